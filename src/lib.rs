@@ -1,1 +1,5 @@
-//! Ottla.
+//! Ottla: a broker that speaks Apache Kafka's wire protocol. The map is in `ARCHITECTURE.md`.
+
+pub mod clock;
+pub mod protocol;
+pub mod types;

@@ -1,1 +1,3 @@
-fn main(){}
+//! The `ottla` command.
+
+fn main() {}
