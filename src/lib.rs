@@ -4,4 +4,5 @@ pub mod clock;
 pub mod coordinator;
 pub mod group;
 pub mod protocol;
+pub mod quorum;
 pub mod types;

@@ -1,5 +1,6 @@
 //! The wire protocol: errors, headers, messages, record batches. Pure: bytes in, values out.
 
 pub mod error;
+pub mod metadata_records;
 
 pub use error::{Error, ErrorCode};
