@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod coordinator;
 pub mod group;
+pub mod metadata;
 pub mod protocol;
 pub mod quorum;
 pub mod types;

@@ -1,0 +1,19 @@
+//! The metadata of the cluster: an immutable image made of committed records, what changed between two images, and the loader
+//! that follows the metadata log and tells the rest of the broker.
+
+mod delta;
+mod image;
+mod images;
+mod topics;
+
+pub use delta::{MetadataDelta, TopicDelta};
+pub use image::{
+    BrokerRegistration, ClusterImage, ConfigResource, ConfigResourceType, ConfigsImage,
+    ControllerRegistration, Endpoint, FeaturesImage, MetadataImage, ProducerIdsImage,
+    SecurityImage, VersionRange,
+};
+pub use images::{Images, Publisher};
+pub use topics::{LeaderRecoveryState, NO_LEADER, PartitionRegistration, TopicImage, TopicsImage};
+
+#[cfg(test)]
+mod tests;
