@@ -1,6 +1,7 @@
 //! Ottla: a broker that speaks Apache Kafka's wire protocol. The map is in `ARCHITECTURE.md`.
 
 pub mod clock;
+pub mod config;
 pub mod coordinator;
 pub mod group;
 pub mod metadata;
