@@ -1,5 +1,6 @@
 //! The wire protocol: errors, headers, messages, record batches. Pure: bytes in, values out.
 
+pub mod batch;
 pub mod error;
 pub mod metadata_records;
 

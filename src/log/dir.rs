@@ -1,0 +1,348 @@
+//! Log directories: the lock, who they belong to, what they hold, checkpoints, and the latch that takes one offline for good
+//! after a failed write or sync.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use rustix::fs::FlockOperation;
+use tracing::error;
+
+use super::OpenParams;
+use super::checkpoint::{
+    CLEAN_SHUTDOWN, Checkpoint, MetaProperties, format_clean_shutdown, format_offsets,
+    parse_clean_shutdown, parse_offsets, read_file, replace_file, sync_dir,
+};
+use super::error::StorageError;
+use super::unified::Log;
+use crate::types::{Offset, TopicPartition, Uuid};
+
+/// Directories that Kafka deletes in the background end in this.
+pub const DELETE_DIR_SUFFIX: &str = "-delete";
+
+type OfflineHook = Box<dyn Fn(&LogDir) + Send + Sync>;
+
+/// One directory of `log.dirs`, locked by this process.
+pub struct LogDir {
+    path: PathBuf,
+    _lock: File,
+    meta: OnceLock<MetaProperties>,
+    /// The broker epoch of the last stop, where that was clean.
+    clean_shutdown: Option<i64>,
+    recovery_points: BTreeMap<TopicPartition, Offset>,
+    log_start_offsets: BTreeMap<TopicPartition, Offset>,
+    high_watermarks: BTreeMap<TopicPartition, Offset>,
+    offline: AtomicBool,
+    on_offline: OnceLock<OfflineHook>,
+    /// Checkpoint files are replaced one writer at a time.
+    writing: Mutex<()>,
+    partitions: AtomicUsize,
+}
+
+impl std::fmt::Debug for LogDir {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogDir").field("path", &self.path).finish()
+    }
+}
+
+impl LogDir {
+    /// Creates the directory where needed, locks it, reads its checkpoints and takes note of (and removes) the clean
+    /// shutdown file.
+    pub fn open(path: &Path) -> Result<Arc<Self>, StorageError> {
+        fs::create_dir_all(path).map_err(|e| StorageError::io("create", path, e))?;
+        let path = path
+            .canonicalize()
+            .map_err(|e| StorageError::io("resolve", path, e))?;
+        let lock = lock(&path)?;
+        let checkpoint = |kind: Checkpoint| -> Result<_, StorageError> {
+            let text = read_file(&path.join(kind.file_name()))?;
+            // A damaged checkpoint only costs time: everything is recovered from the start of the log.
+            Ok(text
+                .and_then(|text| parse_offsets(&text))
+                .unwrap_or_default())
+        };
+        let clean_path = path.join(CLEAN_SHUTDOWN);
+        let clean_shutdown = read_file(&clean_path)?.map(|text| parse_clean_shutdown(&text));
+        let meta = OnceLock::new();
+        if let Some(found) = MetaProperties::read(&path)? {
+            let _ = meta.set(found);
+        }
+        let dir = Self {
+            recovery_points: checkpoint(Checkpoint::RecoveryPoint)?,
+            log_start_offsets: checkpoint(Checkpoint::LogStartOffset)?,
+            high_watermarks: checkpoint(Checkpoint::HighWatermark)?,
+            _lock: lock,
+            meta,
+            clean_shutdown,
+            offline: AtomicBool::new(false),
+            on_offline: OnceLock::new(),
+            writing: Mutex::new(()),
+            partitions: AtomicUsize::new(0),
+            path,
+        };
+        if clean_shutdown.is_some() {
+            fs::remove_file(&clean_path).map_err(|e| StorageError::io("remove", &clean_path, e))?;
+            sync_dir(&dir.path)?;
+        }
+        Ok(Arc::new(dir))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// `None` before [`LogDir::format`].
+    pub fn meta_properties(&self) -> Option<&MetaProperties> {
+        self.meta.get()
+    }
+
+    pub fn directory_id(&self) -> Option<Uuid> {
+        self.meta.get()?.directory_id
+    }
+
+    /// Writes `meta.properties` of a directory that has none.
+    pub fn format(&self, meta: MetaProperties, date: &str) -> Result<(), StorageError> {
+        meta.write(&self.path, date)?;
+        let _ = self.meta.set(meta);
+        Ok(())
+    }
+
+    pub fn had_clean_shutdown(&self) -> bool {
+        self.clean_shutdown.is_some()
+    }
+
+    /// The broker epoch before the last clean stop; -1 after any other (KIP-966).
+    pub fn previous_broker_epoch(&self) -> i64 {
+        self.clean_shutdown.unwrap_or(-1)
+    }
+
+    /// As checkpointed before this process started.
+    pub fn recovery_point(&self, tp: &TopicPartition) -> Offset {
+        self.recovery_points.get(tp).copied().unwrap_or(0)
+    }
+
+    /// As checkpointed before this process started.
+    pub fn log_start_offset(&self, tp: &TopicPartition) -> Offset {
+        self.log_start_offsets.get(tp).copied().unwrap_or(0)
+    }
+
+    /// As checkpointed before this process started.
+    pub fn high_watermark(&self, tp: &TopicPartition) -> Option<Offset> {
+        self.high_watermarks.get(tp).copied()
+    }
+
+    pub fn is_offline(&self) -> bool {
+        self.offline.load(Ordering::Relaxed)
+    }
+
+    /// Called once, by whoever sees the failure, from any thread.
+    pub fn on_offline(&self, hook: impl Fn(&LogDir) + Send + Sync + 'static) {
+        let _ = self.on_offline.set(Box::new(hook));
+    }
+
+    /// Latches the directory offline because of `cause`, and passes the error on.
+    pub fn fail(&self, cause: StorageError) -> StorageError {
+        if !self.offline.swap(true, Ordering::Relaxed) {
+            error!(dir = %self.path.display(), error = %cause, "stopping serving logs in log directory");
+            if let Some(hook) = self.on_offline.get() {
+                hook(self);
+            }
+        }
+        cause
+    }
+
+    pub(super) fn check_online(&self) -> Result<(), StorageError> {
+        if self.is_offline() {
+            return Err(StorageError::Offline {
+                dir: self.path.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Logs open in this directory.
+    pub fn partitions_count(&self) -> usize {
+        self.partitions.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add_partitions(&self, added: isize) {
+        if added >= 0 {
+            self.partitions.fetch_add(added as usize, Ordering::Relaxed);
+        } else {
+            self.partitions
+                .fetch_sub(added.unsigned_abs(), Ordering::Relaxed);
+        }
+    }
+
+    /// Free and total bytes of the file system (DescribeLogDirs).
+    pub fn space_bytes(&self) -> Result<(u64, u64), StorageError> {
+        let stat = rustix::fs::statvfs(&self.path)
+            .map_err(|e| StorageError::io("stat", &self.path, e.into()))?;
+        Ok((
+            stat.f_bavail.saturating_mul(stat.f_frsize),
+            stat.f_blocks.saturating_mul(stat.f_frsize),
+        ))
+    }
+
+    /// Replaces one checkpoint file.
+    pub fn write_checkpoint(
+        &self,
+        kind: Checkpoint,
+        offsets: &BTreeMap<TopicPartition, Offset>,
+    ) -> Result<(), StorageError> {
+        self.check_online()?;
+        let text = format_offsets(offsets.iter().map(|(tp, offset)| (tp, *offset)));
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        replace_file(&self.path, kind.file_name(), text.as_bytes(), true).map_err(|e| self.fail(e))
+    }
+
+    /// The last thing a clean stop writes.
+    pub fn write_clean_shutdown(&self, broker_epoch: i64) -> Result<(), StorageError> {
+        self.check_online()?;
+        let text = format_clean_shutdown(broker_epoch);
+        replace_file(&self.path, CLEAN_SHUTDOWN, text.as_bytes(), true).map_err(|e| self.fail(e))
+    }
+
+    /// One `syncfs` instead of a sync a file: how a stop with thousands of logs stays short.
+    pub fn sync_file_system(&self) -> Result<(), StorageError> {
+        self.check_online()?;
+        File::open(&self.path)
+            .and_then(|dir| Ok(rustix::fs::syncfs(dir)?))
+            .map_err(|e| self.fail(StorageError::io("sync file system of", &self.path, e)))
+    }
+
+    fn entries(&self) -> Result<Vec<(String, PathBuf)>, StorageError> {
+        let failed = |e| StorageError::io("list", &self.path, e);
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if entry.file_type().map_err(failed)?.is_dir()
+                && let Ok(name) = entry.file_name().into_string()
+            {
+                found.push((name, entry.path()));
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// The partitions that have a directory here, `__cluster_metadata` included.
+    pub fn partition_dirs(&self) -> Result<Vec<TopicPartition>, StorageError> {
+        Ok(self
+            .entries()?
+            .iter()
+            .filter_map(|(name, _)| parse_partition_dir(name))
+            .collect())
+    }
+
+    /// Removes directories of topics that were deleted before the process ended.
+    pub fn remove_deleted_dirs(&self) -> Result<usize, StorageError> {
+        let mut removed = 0;
+        for (name, path) in self.entries()? {
+            if name.ends_with(DELETE_DIR_SUFFIX) {
+                fs::remove_dir_all(&path).map_err(|e| StorageError::io("remove", &path, e))?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Opens the logs of `partitions` on `threads` threads. A log that cannot be opened comes back as its error; the others
+    /// go on.
+    pub fn open_logs(
+        self: &Arc<Self>,
+        partitions: &[TopicPartition],
+        threads: usize,
+        params: &(dyn Fn(&TopicPartition) -> OpenParams + Sync),
+    ) -> Vec<(TopicPartition, Result<Log, StorageError>)> {
+        let next = AtomicUsize::new(0);
+        let opened = Mutex::new(Vec::with_capacity(partitions.len()));
+        let work = || {
+            while let Some(tp) = partitions.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let log = Log::open(params(tp));
+                opened
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push((tp.clone(), log));
+            }
+        };
+        if threads <= 1 || partitions.len() < 2 {
+            work();
+        } else {
+            std::thread::scope(|scope| {
+                for _ in 0..threads.min(partitions.len()) {
+                    scope.spawn(work);
+                }
+            });
+        }
+        opened.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes `.lock`. Kafka's lock is a POSIX record lock, which does not keep out a second broker in the same process; the
+/// flock does.
+fn lock(dir: &Path) -> Result<File, StorageError> {
+    let path = dir.join(".lock");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(|e| StorageError::io("open", &path, e))?;
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
+        .and_then(|()| rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive))
+        .map_err(|_| StorageError::Unusable {
+            path,
+            reason: "another process is using this log directory".into(),
+        })?;
+    Ok(file)
+}
+
+/// `<topic>-<partition>`; `None` for anything else, directories on their way out included.
+pub fn parse_partition_dir(name: &str) -> Option<TopicPartition> {
+    let (topic, partition) = name.rsplit_once('-')?;
+    if topic.is_empty() || partition.is_empty() || !partition.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    Some(TopicPartition::new(topic, partition.parse().ok()?))
+}
+
+/// All of `log.dirs`.
+#[derive(Clone, Debug)]
+pub struct LogDirs {
+    dirs: Arc<[Arc<LogDir>]>,
+}
+
+impl LogDirs {
+    pub fn open(paths: &[PathBuf]) -> Result<Self, StorageError> {
+        let dirs = paths
+            .iter()
+            .map(|path| LogDir::open(path))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { dirs: dirs.into() })
+    }
+
+    pub fn dirs(&self) -> &[Arc<LogDir>] {
+        &self.dirs
+    }
+
+    /// The online directory with the fewest partitions: where Kafka puts a new one.
+    pub fn dir_for_new_log(&self) -> Option<&Arc<LogDir>> {
+        self.dirs
+            .iter()
+            .filter(|dir| !dir.is_offline())
+            .min_by_key(|dir| dir.partitions_count())
+    }
+
+    pub fn dir_with_id(&self, id: Uuid) -> Option<&Arc<LogDir>> {
+        self.dirs.iter().find(|dir| dir.directory_id() == Some(id))
+    }
+
+    /// Whether every directory was left in order by the last process.
+    pub fn had_clean_shutdown(&self) -> bool {
+        self.dirs.iter().all(|dir| dir.had_clean_shutdown())
+    }
+}
