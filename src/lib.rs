@@ -4,6 +4,7 @@ pub mod clock;
 pub mod config;
 pub mod coordinator;
 pub mod group;
+pub mod log;
 pub mod metadata;
 pub mod protocol;
 pub mod quorum;
