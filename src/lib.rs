@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod controller;
 pub mod coordinator;
 pub mod group;
 pub mod log;

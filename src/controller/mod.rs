@@ -1,11 +1,21 @@
 //! The active controller: one event loop that turns requests into metadata records and answers once they are committed.
 //!
-//! The `*_control` files are pure: they look at the image, the request and the time, and return records and a response
-//! ([`Outcome`]). Only [`Handle`] and the event loop know of tasks and channels.
+//! The `*_control` files are pure: they look at the image, the request and the time ([`Turn`]), and return records and a
+//! response ([`Outcome`]). Only [`Handle`] and the event loop know of tasks and channels.
 
+mod cluster_control;
+mod configuration_control;
+mod event_loop;
 mod failure;
+mod feature_control;
 mod handle;
 mod outcome;
+mod partition_control;
+mod producer_id_control;
+mod rng;
+mod topic_control;
 
+pub use event_loop::{Controller, ControllerParams};
 pub use handle::Handle;
-pub use outcome::{Context, Outcome};
+pub use outcome::{Outcome, Settings, Turn};
+pub use rng::Rng;

@@ -2,15 +2,49 @@
 
 use std::sync::Arc;
 
+use super::cluster_control::Heartbeats;
+use super::rng::Rng;
 use crate::config::Config;
 use crate::metadata::MetadataImage;
+use crate::protocol::metadata_records::MetadataRecord;
+use crate::types::{BrokerId, Offset};
 
-/// What a handler may look at.
-pub struct Context<'a> {
-    /// The newest state, which includes what is proposed but not committed yet.
+/// What a handler works on. Everything that differs from run to run is in here: handlers have no clock and no randomness.
+pub struct Turn<'a> {
+    /// The newest state, including what is proposed but not committed yet.
     pub image: &'a MetadataImage,
-    /// The controller's own static configuration.
-    pub config: &'a Arc<Config>,
+    pub settings: &'a Settings,
     /// Monotonic time.
     pub now_ms: i64,
+    /// The offset that the first record of this turn will get.
+    pub next_offset: Offset,
+    pub rng: &'a mut Rng,
+    /// When brokers were heard of; lost with the leadership, rebuilt by the next leader.
+    pub heartbeats: &'a mut Heartbeats,
+}
+
+/// The static part of what a controller knows.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub node_id: BrokerId,
+    pub cluster_id: Arc<str>,
+    pub config: Arc<Config>,
+}
+
+/// Records to append and the response to give once they are committed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome<R> {
+    pub records: Vec<MetadataRecord>,
+    pub response: R,
+}
+
+impl<R> Outcome<R> {
+    pub fn new(records: Vec<MetadataRecord>, response: R) -> Self {
+        Self { records, response }
+    }
+
+    /// An outcome that changes nothing.
+    pub fn unchanged(response: R) -> Self {
+        Self::new(Vec::new(), response)
+    }
 }

@@ -1,0 +1,121 @@
+//! Responses to requests that failed as a whole: every part of the request gets the same error, as Kafka's `getErrorResponse` does.
+
+use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
+use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
+use kafka_protocol::messages::create_topics_response::CreatableTopicResult;
+use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
+use kafka_protocol::messages::incremental_alter_configs_response as incremental;
+use kafka_protocol::messages::{
+    AlterConfigsRequest, AlterConfigsResponse, CreatePartitionsRequest, CreatePartitionsResponse,
+    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, TopicName,
+    UpdateFeaturesResponse,
+};
+use kafka_protocol::protocol::StrBytes;
+
+use crate::protocol::Error;
+
+/// The error's text for a response; clients show their own for `None`.
+pub(super) fn message(error: &Error) -> Option<StrBytes> {
+    let text = error.message.as_ref()?;
+    Some(StrBytes::from_string(text.to_string()))
+}
+
+/// Answers a CreateTopics request with one error; so do the functions below with theirs.
+pub(super) fn create_topics(
+    request: &CreateTopicsRequest,
+) -> impl FnOnce(Error) -> CreateTopicsResponse + use<> {
+    let names: Vec<TopicName> = request.topics.iter().map(|t| t.name.clone()).collect();
+    |error| {
+        let failed = names.into_iter().map(|name| topic_failed(name, &error));
+        CreateTopicsResponse::default().with_topics(failed.collect())
+    }
+}
+
+/// The result of a topic that was not created.
+pub(super) fn topic_failed(name: TopicName, error: &Error) -> CreatableTopicResult {
+    CreatableTopicResult::default()
+        .with_name(name)
+        .with_error_code(error.code())
+        .with_error_message(message(error))
+        .with_num_partitions(-1)
+        .with_replication_factor(-1)
+        .with_configs(Some(Vec::new()))
+}
+
+pub(super) fn delete_topics(
+    request: &DeleteTopicsRequest,
+) -> impl FnOnce(Error) -> DeleteTopicsResponse + use<> {
+    let by_name = request.topic_names.iter().map(|name| {
+        let result = DeletableTopicResult::default();
+        result.with_name(Some(name.clone()))
+    });
+    let by_state = request.topics.iter().map(|topic| {
+        let result = DeletableTopicResult::default().with_name(topic.name.clone());
+        result.with_topic_id(topic.topic_id)
+    });
+    let topics: Vec<_> = by_name.chain(by_state).collect();
+    |error| {
+        let failed = topics.into_iter().map(|result| {
+            let result = result.with_error_code(error.code());
+            result.with_error_message(message(&error))
+        });
+        DeleteTopicsResponse::default().with_responses(failed.collect())
+    }
+}
+
+pub(super) fn create_partitions(
+    request: &CreatePartitionsRequest,
+) -> impl FnOnce(Error) -> CreatePartitionsResponse + use<> {
+    let names: Vec<TopicName> = request.topics.iter().map(|t| t.name.clone()).collect();
+    |error| {
+        let failed = names.into_iter().map(|name| {
+            let result = CreatePartitionsTopicResult::default().with_name(name);
+            let result = result.with_error_code(error.code());
+            result.with_error_message(message(&error))
+        });
+        CreatePartitionsResponse::default().with_results(failed.collect())
+    }
+}
+
+pub(super) fn incremental_alter_configs(
+    request: &IncrementalAlterConfigsRequest,
+) -> impl FnOnce(Error) -> IncrementalAlterConfigsResponse + use<> {
+    let resources = request.resources.iter();
+    let resources = resources.map(|r| (r.resource_type, r.resource_name.clone()));
+    let resources: Vec<_> = resources.collect();
+    |error| {
+        let failed = resources.into_iter().map(|(kind, name)| {
+            incremental::AlterConfigsResourceResponse::default()
+                .with_resource_type(kind)
+                .with_resource_name(name)
+                .with_error_code(error.code())
+                .with_error_message(message(&error))
+        });
+        IncrementalAlterConfigsResponse::default().with_responses(failed.collect())
+    }
+}
+
+pub(super) fn alter_configs(
+    request: &AlterConfigsRequest,
+) -> impl FnOnce(Error) -> AlterConfigsResponse + use<> {
+    let resources = request.resources.iter();
+    let resources = resources.map(|r| (r.resource_type, r.resource_name.clone()));
+    let resources: Vec<_> = resources.collect();
+    |error| {
+        let failed = resources.into_iter().map(|(kind, name)| {
+            AlterConfigsResourceResponse::default()
+                .with_resource_type(kind)
+                .with_resource_name(name)
+                .with_error_code(error.code())
+                .with_error_message(message(&error))
+        });
+        AlterConfigsResponse::default().with_responses(failed.collect())
+    }
+}
+
+pub(super) fn update_features(error: Error) -> UpdateFeaturesResponse {
+    UpdateFeaturesResponse::default()
+        .with_error_code(error.code())
+        .with_error_message(message(&error))
+}
