@@ -7,6 +7,8 @@ pub mod coordinator;
 pub mod group;
 pub mod log;
 pub mod metadata;
+pub mod partition;
 pub mod protocol;
 pub mod quorum;
+pub mod replica;
 pub mod types;

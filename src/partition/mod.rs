@@ -1,0 +1,315 @@
+//! One partition that this broker hosts: its log, its leadership and who waits on it, behind one lock.
+//!
+//! The critical sections are short, never await and never take another partition's lock. Handlers call
+//! straight in: no queue, no task between a request and the log.
+
+mod state;
+mod waiters;
+
+pub use state::PartitionState;
+pub use waiters::{Committed, FetchWait};
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::sync::{oneshot, watch};
+use tracing::error;
+
+use crate::config::TopicConfig;
+use crate::log::{AppendInfo, Log, LogSlice, ReadError};
+use crate::metadata::PartitionRegistration;
+use crate::protocol::batch::ValidBatch;
+use crate::protocol::{Error, ErrorCode};
+use crate::types::{LeaderEpoch, NO_LEADER_EPOCH, Offset, TimestampMs, TopicPartition, Uuid};
+
+/// A hosted partition. Shared by every connection; all state is behind `inner`.
+#[derive(Debug)]
+pub struct Partition {
+    pub topic_partition: TopicPartition,
+    pub topic_id: Uuid,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// `None` once the log is closed or deleted.
+    log: Option<Log>,
+    state: PartitionState,
+    waiters: waiters::Waiters,
+    config: Arc<TopicConfig>,
+}
+
+/// What a consumer or follower gets from one partition.
+#[derive(Debug)]
+pub struct ReadResult {
+    /// Empty at the end of the log.
+    pub slice: Option<LogSlice>,
+    pub high_watermark: Offset,
+    pub last_stable_offset: Offset,
+    pub log_start_offset: Offset,
+}
+
+/// Offsets of a partition at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offsets {
+    pub log_start_offset: Offset,
+    /// Exclusive end of what consumers may see.
+    pub high_watermark: Offset,
+    /// Exclusive end of what read_committed consumers may see.
+    pub last_stable_offset: Offset,
+    /// Log end offset (LEO).
+    pub next_offset: Offset,
+    pub leader_epoch: LeaderEpoch,
+}
+
+/// How far a read may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    ReadUncommitted,
+    ReadCommitted,
+    /// Followers and loaders read to the log end.
+    LogEnd,
+}
+
+impl Partition {
+    pub fn new(
+        topic_partition: TopicPartition,
+        topic_id: Uuid,
+        log: Log,
+        state: PartitionState,
+        config: Arc<TopicConfig>,
+    ) -> Self {
+        let waiters = waiters::Waiters::default();
+        let inner = Inner {
+            log: Some(log),
+            state,
+            waiters,
+            config,
+        };
+        Self {
+            topic_partition,
+            topic_id,
+            inner: Mutex::new(inner),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner
+            .lock()
+            .expect("a panic inside a partition's critical section is not survivable")
+    }
+
+    /// Takes over a registration from the metadata image. A new leader starts its epoch at the log end.
+    pub fn apply(&self, registration: &PartitionRegistration) -> Result<(), Error> {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let log = online(&mut inner.log)?;
+        let next_offset = log.next_offset();
+        inner
+            .state
+            .clamp_high_watermark(log.log_start_offset(), next_offset);
+        let known_epoch = inner.state.leader_epoch();
+        if !inner.state.apply(registration, next_offset) {
+            return Ok(());
+        }
+        if !inner.state.is_leader() {
+            inner.waiters.fail(&ErrorCode::NotLeaderOrFollower.into());
+            return Ok(());
+        }
+        if registration.leader_epoch != known_epoch {
+            log.assign_epoch(registration.leader_epoch, next_offset)?;
+        }
+        inner.waiters.advance(inner.state.high_watermark(), 0);
+        Ok(())
+    }
+
+    /// Appends batches in order and wakes who waits for them. One write for all; one result each.
+    ///
+    /// `min_in_sync` asks for `min.insync.replicas` first (acks=all).
+    pub fn append_as_leader(
+        &self,
+        batches: &[ValidBatch],
+        min_in_sync: bool,
+        now_ms: TimestampMs,
+    ) -> Vec<Result<AppendInfo, Error>> {
+        let mut inner = self.lock();
+        match inner.append(batches, min_in_sync, now_ms) {
+            Ok(results) => results,
+            Err(error) => {
+                if error.code == ErrorCode::KafkaStorageError {
+                    inner.fail(&self.topic_partition, &error);
+                }
+                vec![Err(error); batches.len()]
+            }
+        }
+    }
+
+    /// Reads at most `size_bytes_max` from `offset`, never across a segment. With `min_one_batch` the first batch
+    /// comes whole, whatever its size (KIP-74).
+    pub fn read(
+        &self,
+        offset: Offset,
+        size_bytes_max: usize,
+        isolation: Isolation,
+        current_leader_epoch: LeaderEpoch,
+        min_one_batch: bool,
+    ) -> Result<ReadResult, Error> {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        inner.state.check_leader(current_leader_epoch)?;
+        let offsets = inner.offsets()?;
+        if offset < offsets.log_start_offset || offset > offsets.next_offset {
+            return Err(ErrorCode::OffsetOutOfRange.into());
+        }
+        let end = match isolation {
+            Isolation::ReadUncommitted => offsets.high_watermark,
+            Isolation::ReadCommitted => offsets.last_stable_offset,
+            Isolation::LogEnd => offsets.next_offset,
+        };
+        let log = online(&mut inner.log)?;
+        let slice = if offset < end {
+            match log.read(offset, size_bytes_max, end, min_one_batch) {
+                Ok(slice) => (!slice.is_empty()).then_some(slice),
+                Err(ReadError::OutOfRange { .. }) => return Err(ErrorCode::OffsetOutOfRange.into()),
+                Err(ReadError::Storage(cause)) => {
+                    let error = cause.into();
+                    inner.fail(&self.topic_partition, &error);
+                    return Err(error);
+                }
+            }
+        } else {
+            None
+        };
+        Ok(ReadResult {
+            slice,
+            high_watermark: offsets.high_watermark,
+            last_stable_offset: offsets.last_stable_offset,
+            log_start_offset: offsets.log_start_offset,
+        })
+    }
+
+    /// Wakes `wait` when bytes come, or when the partition changes.
+    pub fn park_fetch(&self, wait: &Arc<FetchWait>) {
+        self.lock().waiters.park_fetch(wait);
+    }
+
+    /// `None` if the high watermark is at `offset` already, else what resolves when it is.
+    pub fn wait_high_watermark(&self, offset: Offset) -> Option<oneshot::Receiver<Committed>> {
+        let mut inner = self.lock();
+        (inner.state.high_watermark() < offset).then(|| inner.waiters.wait_for(offset))
+    }
+
+    /// The high watermark as it moves, for coordinators.
+    pub fn watch_high_watermark(&self) -> watch::Receiver<Offset> {
+        let mut inner = self.lock();
+        let high_watermark = inner.state.high_watermark();
+        inner.waiters.watch(high_watermark)
+    }
+
+    /// Fails once the log is closed.
+    pub fn offsets(&self) -> Result<Offsets, Error> {
+        self.lock().offsets()
+    }
+
+    pub fn is_leader(&self) -> bool {
+        self.lock().state.is_leader()
+    }
+
+    /// Fails unless this broker leads the partition in the epoch the client knows.
+    pub fn check_leader(&self, current_leader_epoch: LeaderEpoch) -> Result<(), Error> {
+        self.lock().state.check_leader(current_leader_epoch)
+    }
+
+    /// DeleteRecords: moves the log start offset; -1 means up to the high watermark. Returns the new start.
+    pub fn delete_records_before(&self, offset: Offset) -> Result<Offset, Error> {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        inner.state.check_leader(NO_LEADER_EPOCH)?;
+        let high_watermark = inner.state.high_watermark();
+        let offset = if offset == -1 { high_watermark } else { offset };
+        if offset < 0 || offset > high_watermark {
+            return Err(ErrorCode::OffsetOutOfRange.into());
+        }
+        let log = online(&mut inner.log)?;
+        log.increment_log_start_offset(offset)?;
+        Ok(log.log_start_offset())
+    }
+
+    /// Runs `f` on the log under the partition's lock: descriptions, flushes, checkpoints. Fails once it is closed.
+    pub fn with_log<R>(&self, f: impl FnOnce(&mut Log) -> R) -> Result<R, Error> {
+        online(&mut self.lock().log).map(f)
+    }
+
+    /// Takes the log away, to close or delete it; everybody who waits gets `reason`.
+    pub fn take_log(&self, reason: ErrorCode) -> Option<Log> {
+        let mut inner = self.lock();
+        inner.waiters.fail(&reason.into());
+        inner.log.take()
+    }
+
+    pub fn config(&self) -> Arc<TopicConfig> {
+        Arc::clone(&self.lock().config)
+    }
+
+    /// The topic's configuration changed.
+    pub fn update_config(&self, config: Arc<TopicConfig>) {
+        let mut inner = self.lock();
+        if let Some(log) = &mut inner.log {
+            log.update_config(Arc::clone(&config));
+        }
+        inner.config = config;
+    }
+}
+
+impl Inner {
+    fn append(
+        &mut self,
+        batches: &[ValidBatch],
+        min_in_sync: bool,
+        now_ms: TimestampMs,
+    ) -> Result<Vec<Result<AppendInfo, Error>>, Error> {
+        let log = online(&mut self.log)?;
+        if !self.state.is_leader() {
+            return Err(ErrorCode::NotLeaderOrFollower.into());
+        }
+        if min_in_sync {
+            self.state
+                .check_in_sync(self.config.min_insync_replicas as usize)?;
+        }
+        let size_before = log.size_bytes();
+        let results = log.append_as_leader(batches, self.state.leader_epoch(), now_ms)?;
+        if self.config.flush_messages != i64::MAX && log.flush_due() {
+            log.flush()?;
+        }
+        let bytes = log.size_bytes().saturating_sub(size_before);
+        if self.state.advance_high_watermark(log.next_offset()) {
+            self.waiters
+                .advance(self.state.high_watermark(), bytes as i64);
+        }
+        Ok(results)
+    }
+
+    fn offsets(&mut self) -> Result<Offsets, Error> {
+        let log = online(&mut self.log)?;
+        let high_watermark = self.state.high_watermark();
+        let undecided = log.first_undecided_offset().unwrap_or(high_watermark);
+        Ok(Offsets {
+            log_start_offset: log.log_start_offset(),
+            high_watermark,
+            last_stable_offset: undecided.min(high_watermark),
+            next_offset: log.next_offset(),
+            leader_epoch: self.state.leader_epoch(),
+        })
+    }
+
+    /// The storage failed. The log's directory is latched offline by the log itself.
+    fn fail(&mut self, topic_partition: &TopicPartition, cause: &Error) {
+        error!(%topic_partition, %cause, "storage failed, partition is offline");
+        self.waiters.fail(&ErrorCode::KafkaStorageError.into());
+    }
+}
+
+/// The log, unless it was closed or its topic deleted.
+fn online(log: &mut Option<Log>) -> Result<&mut Log, Error> {
+    log.as_mut()
+        .ok_or_else(|| ErrorCode::UnknownTopicOrPartition.into())
+}

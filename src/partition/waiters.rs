@@ -1,0 +1,160 @@
+//! Who waits on a partition: fetches for bytes, acks=all and coordinators for the high watermark. An append
+//! wakes exactly those it serves; nothing polls (this replaces Kafka's purgatory).
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Weak};
+
+use tokio::sync::{Notify, oneshot, watch};
+
+use crate::protocol::Error;
+use crate::types::Offset;
+
+/// A fetch that waits for `fetch.min.bytes` on any of its partitions.
+#[derive(Debug)]
+pub struct FetchWait {
+    notify: Notify,
+    missing_bytes: AtomicI64,
+    fired: AtomicBool,
+}
+
+impl FetchWait {
+    pub fn new(missing_bytes: i64) -> Arc<Self> {
+        Arc::new(Self {
+            notify: Notify::new(),
+            missing_bytes: AtomicI64::new(missing_bytes),
+            fired: AtomicBool::new(false),
+        })
+    }
+
+    /// Resolves when enough was appended or a partition changed so that the fetch must look again.
+    pub async fn wait(&self) {
+        self.notify.notified().await;
+    }
+
+    /// Whether a wake-up came already.
+    pub fn has_fired(&self) -> bool {
+        self.fired.load(Ordering::Acquire)
+    }
+
+    /// Counts appended bytes. `true` when the fetch needs no more.
+    fn count(&self, bytes: i64) -> bool {
+        let enough = self.missing_bytes.fetch_sub(bytes, Ordering::AcqRel) <= bytes;
+        if enough {
+            self.fire();
+        }
+        enough
+    }
+
+    fn fire(&self) {
+        self.fired.store(true, Ordering::Release);
+        self.notify.notify_one();
+    }
+}
+
+/// Result of waiting for the high watermark.
+pub type Committed = Result<(), Error>;
+
+/// Waiters of one partition, owned by its lock.
+#[derive(Debug, Default)]
+pub struct Waiters {
+    /// Dead entries (fetches that timed out) are dropped when the list would grow.
+    fetches: Vec<Weak<FetchWait>>,
+    /// By the offset that the high watermark must reach.
+    commits: BTreeMap<Offset, Vec<oneshot::Sender<Committed>>>,
+    watch: Option<watch::Sender<Offset>>,
+}
+
+impl Waiters {
+    pub fn park_fetch(&mut self, wait: &Arc<FetchWait>) {
+        if self.fetches.len() == self.fetches.capacity() {
+            self.fetches.retain(|wait| wait.strong_count() > 0);
+        }
+        self.fetches.push(Arc::downgrade(wait));
+    }
+
+    pub fn wait_for(&mut self, offset: Offset) -> oneshot::Receiver<Committed> {
+        let (sender, receiver) = oneshot::channel();
+        let waiting = self.commits.entry(offset).or_default();
+        waiting.retain(|sender| !sender.is_closed());
+        waiting.push(sender);
+        receiver
+    }
+
+    pub fn watch(&mut self, high_watermark: Offset) -> watch::Receiver<Offset> {
+        self.watch
+            .get_or_insert_with(|| watch::channel(high_watermark).0)
+            .subscribe()
+    }
+
+    /// The high watermark moved to `high_watermark`; `bytes` became visible to consumers.
+    pub fn advance(&mut self, high_watermark: Offset, bytes: i64) {
+        if !self.fetches.is_empty() {
+            self.fetches
+                .retain(|wait| wait.upgrade().is_some_and(|wait| !wait.count(bytes)));
+        }
+        while let Some(first) = self.commits.first_entry()
+            && *first.key() <= high_watermark
+        {
+            for sender in first.remove() {
+                // The producer may have timed out or left: nobody to tell.
+                let _ = sender.send(Ok(()));
+            }
+        }
+        if let Some(watch) = &self.watch {
+            watch.send_replace(high_watermark);
+        }
+    }
+
+    /// The partition is no longer led here: everybody looks again, nothing pending will be committed.
+    pub fn fail(&mut self, error: &Error) {
+        for wait in self.fetches.drain(..).filter_map(|wait| wait.upgrade()) {
+            wait.fire();
+        }
+        for sender in std::mem::take(&mut self.commits).into_values().flatten() {
+            let _ = sender.send(Err(error.clone()));
+        }
+        self.watch = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::ErrorCode;
+
+    #[test]
+    fn append_wakes_a_fetch_once_its_bytes_are_there() {
+        let mut waiters = Waiters::default();
+        let wait = FetchWait::new(100);
+        waiters.park_fetch(&wait);
+        waiters.advance(1, 60);
+        assert!(!wait.has_fired());
+        waiters.advance(2, 40);
+        assert!(wait.has_fired());
+        assert!(waiters.fetches.is_empty());
+    }
+
+    #[test]
+    fn timed_out_fetches_do_not_pile_up() {
+        let mut waiters = Waiters::default();
+        for _ in 0..10_000 {
+            waiters.park_fetch(&FetchWait::new(1));
+        }
+        assert!(waiters.fetches.len() <= 8);
+    }
+
+    #[test]
+    fn commits_resolve_in_offset_order_and_fail_on_resignation() {
+        let mut waiters = Waiters::default();
+        let (mut early, mut late) = (waiters.wait_for(5), waiters.wait_for(9));
+        waiters.advance(5, 1);
+        assert_eq!(early.try_recv(), Ok(Ok(())));
+        assert!(late.try_recv().is_err());
+        waiters.fail(&ErrorCode::NotLeaderOrFollower.into());
+        assert_eq!(
+            late.try_recv(),
+            Ok(Err(ErrorCode::NotLeaderOrFollower.into()))
+        );
+    }
+}

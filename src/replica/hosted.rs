@@ -1,0 +1,420 @@
+//! The map of hosted partitions, kept in step with the metadata image.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, RwLock};
+
+use arc_swap::ArcSwap;
+use tracing::{error, info, warn};
+
+use crate::clock::Clock;
+use crate::config::{Config, TopicConfig};
+use crate::log::{self, Log, LogDir, LogDirs, OpenParams};
+use crate::metadata::{
+    ConfigResourceType, MetadataDelta, MetadataImage, PartitionRegistration, Publisher, TopicImage,
+};
+use crate::partition::{Partition, PartitionState};
+use crate::protocol::{Error, ErrorCode};
+use crate::types::{BrokerId, CLUSTER_METADATA_TOPIC, TopicPartition, Uuid};
+
+/// A topic with partitions on this broker.
+#[derive(Debug)]
+pub struct HostedTopic {
+    pub name: Arc<str>,
+    pub id: Uuid,
+    /// By index; `None` where the partition is not hosted here.
+    partitions: Vec<Option<Arc<Partition>>>,
+}
+
+#[derive(Debug, Default)]
+struct Hosted {
+    by_name: HashMap<Arc<str>, Arc<HostedTopic>>,
+    by_id: HashMap<Uuid, Arc<HostedTopic>>,
+}
+
+/// Where handlers find partitions. One per broker.
+#[derive(Debug)]
+pub struct ReplicaManager {
+    broker_id: BrokerId,
+    config: Arc<ArcSwap<Config>>,
+    log_dirs: LogDirs,
+    clock: Clock,
+    hosted: RwLock<Hosted>,
+    /// Directories of deleted topics, and when (monotonic) they may go.
+    trash: Mutex<Vec<(i64, PathBuf)>>,
+}
+
+/// A partition to open: what the image says of it.
+struct Assigned {
+    topic_partition: TopicPartition,
+    topic_id: Uuid,
+    registration: Arc<PartitionRegistration>,
+    config: Arc<TopicConfig>,
+}
+
+impl ReplicaManager {
+    pub fn new(
+        broker_id: BrokerId,
+        config: Arc<ArcSwap<Config>>,
+        log_dirs: LogDirs,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            broker_id,
+            config,
+            log_dirs,
+            clock,
+            hosted: RwLock::default(),
+            trash: Mutex::default(),
+        }
+    }
+
+    pub fn log_dirs(&self) -> &LogDirs {
+        &self.log_dirs
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Hosted> {
+        self.hosted
+            .read()
+            .expect("the map is changed without panics")
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Hosted> {
+        self.hosted
+            .write()
+            .expect("the map is changed without panics")
+    }
+
+    /// The partition, or UNKNOWN_TOPIC_OR_PARTITION.
+    pub fn find(&self, topic: &str, partition: i32) -> Result<Arc<Partition>, Error> {
+        let hosted = self.read();
+        let found = hosted
+            .by_name
+            .get(topic)
+            .and_then(|topic| topic.partition(partition));
+        found
+            .cloned()
+            .ok_or_else(|| ErrorCode::UnknownTopicOrPartition.into())
+    }
+
+    /// The partition, UNKNOWN_TOPIC_ID, or UNKNOWN_TOPIC_OR_PARTITION for an index that the topic lacks.
+    pub fn find_by_id(&self, topic_id: Uuid, partition: i32) -> Result<Arc<Partition>, Error> {
+        let hosted = self.read();
+        let topic = hosted
+            .by_id
+            .get(&topic_id)
+            .ok_or(ErrorCode::UnknownTopicId)?;
+        topic
+            .partition(partition)
+            .cloned()
+            .ok_or_else(|| ErrorCode::UnknownTopicOrPartition.into())
+    }
+
+    /// The hosted topic of that name.
+    pub fn topic(&self, name: &str) -> Option<Arc<HostedTopic>> {
+        self.read().by_name.get(name).cloned()
+    }
+
+    /// Every hosted partition, in no order.
+    pub fn partitions(&self) -> Vec<Arc<Partition>> {
+        let hosted = self.read();
+        hosted
+            .by_name
+            .values()
+            .flat_map(|topic| topic.partitions.iter().flatten())
+            .cloned()
+            .collect()
+    }
+
+    /// Whether partitions that this broker should have are all here: topics deleted from the directory otherwise.
+    fn assigned<'a>(
+        &'a self,
+        topic: &'a TopicImage,
+        image: &'a MetadataImage,
+    ) -> impl Iterator<Item = Assigned> + 'a {
+        let config = self.topic_config(&topic.name, image);
+        topic
+            .partitions
+            .iter()
+            .filter(|(_, r)| r.replicas.contains(&self.broker_id))
+            .map(move |(index, registration)| Assigned {
+                topic_partition: TopicPartition::new(Arc::clone(&topic.name), *index),
+                topic_id: topic.id,
+                registration: Arc::clone(registration),
+                config: Arc::clone(&config),
+            })
+    }
+
+    fn topic_config(&self, topic: &str, image: &MetadataImage) -> Arc<TopicConfig> {
+        Arc::new(TopicConfig::resolve(
+            &self.config.load(),
+            &image.configs.topic(topic),
+        ))
+    }
+
+    /// Opens the logs of `assigned` and publishes the partitions. A log that fails to open is left out: its
+    /// clients get UNKNOWN_TOPIC_OR_PARTITION... and the operator the reason.
+    fn open(&self, assigned: Vec<Assigned>) {
+        let threads = self.config.load().num_recovery_threads_per_data_dir.max(2) as usize;
+        let mut by_dir: Vec<(Arc<LogDir>, Vec<TopicPartition>)> = Vec::new();
+        let mut wanted: HashMap<TopicPartition, Assigned> = HashMap::new();
+        for partition in assigned {
+            let Some(dir) = self.dir_for(&partition) else {
+                error!(topic_partition = %partition.topic_partition, "no log directory is online");
+                continue;
+            };
+            match by_dir
+                .iter_mut()
+                .find(|(known, _)| Arc::ptr_eq(known, &dir))
+            {
+                Some((_, partitions)) => partitions.push(partition.topic_partition.clone()),
+                None => by_dir.push((dir, vec![partition.topic_partition.clone()])),
+            }
+            wanted.insert(partition.topic_partition.clone(), partition);
+        }
+        let mut opened = Vec::with_capacity(wanted.len());
+        for (dir, partitions) in by_dir {
+            let logs = dir.open_logs(&partitions, threads, &|tp| {
+                self.open_params(&dir, &wanted[tp])
+            });
+            for (tp, log) in logs {
+                match log {
+                    Ok(log) => opened.extend(wanted.remove(&tp).map(|a| self.start(&dir, a, log))),
+                    Err(error) => error!(topic_partition = %tp, %error, "log cannot be opened"),
+                }
+            }
+        }
+        self.publish(opened);
+    }
+
+    fn dir_for(&self, assigned: &Assigned) -> Option<Arc<LogDir>> {
+        let dirs = &self.log_dirs;
+        if dirs.dirs().len() == 1 {
+            return dirs.dir_for_new_log().cloned();
+        }
+        let name = assigned.topic_partition.to_string();
+        let holding = dirs
+            .dirs()
+            .iter()
+            .find(|dir| dir.path().join(&name).is_dir());
+        let registered = dirs.dir_with_id(assigned.registration.directory(self.broker_id));
+        holding
+            .or(registered)
+            .or_else(|| dirs.dir_for_new_log())
+            .cloned()
+    }
+
+    fn open_params(&self, dir: &Arc<LogDir>, assigned: &Assigned) -> OpenParams {
+        OpenParams {
+            dir: Arc::clone(dir),
+            topic_partition: assigned.topic_partition.clone(),
+            topic_id: Some(assigned.topic_id),
+            config: Arc::clone(&assigned.config),
+            producer_id_expiration_ms: i64::from(self.config.load().producer_id_expiration_ms),
+            now_ms: self.clock.wall_ms(),
+        }
+    }
+
+    fn start(&self, dir: &LogDir, assigned: Assigned, log: Log) -> Arc<Partition> {
+        let checkpointed = dir.high_watermark(&assigned.topic_partition).unwrap_or(0);
+        let high_watermark = checkpointed.clamp(log.log_start_offset(), log.next_offset());
+        let state = PartitionState::new(self.broker_id, high_watermark);
+        let partition = Partition::new(
+            assigned.topic_partition,
+            assigned.topic_id,
+            log,
+            state,
+            assigned.config,
+        );
+        if let Err(error) = partition.apply(&assigned.registration) {
+            error!(topic_partition = %partition.topic_partition, %error, "partition cannot start");
+        }
+        Arc::new(partition)
+    }
+
+    fn publish(&self, partitions: Vec<Arc<Partition>>) {
+        let mut by_topic: BTreeMap<Uuid, Vec<Arc<Partition>>> = BTreeMap::new();
+        for partition in partitions {
+            by_topic
+                .entry(partition.topic_id)
+                .or_default()
+                .push(partition);
+        }
+        let mut hosted = self.write();
+        for (id, partitions) in by_topic {
+            let name = Arc::clone(&partitions[0].topic_partition.topic);
+            let mut all = hosted
+                .by_id
+                .get(&id)
+                .map(|topic| topic.partitions.clone())
+                .unwrap_or_default();
+            for partition in partitions {
+                let index = partition.topic_partition.partition as usize;
+                if all.len() <= index {
+                    all.resize(index + 1, None);
+                }
+                all[index] = Some(partition);
+            }
+            let topic = Arc::new(HostedTopic {
+                name: Arc::clone(&name),
+                id,
+                partitions: all,
+            });
+            hosted.by_id.insert(id, Arc::clone(&topic));
+            hosted.by_name.insert(name, topic);
+        }
+    }
+
+    /// The topic is gone: its partitions stop, their directories are renamed now and removed later.
+    fn remove(&self, topic_id: Uuid) {
+        let mut hosted = self.write();
+        let Some(topic) = hosted.by_id.remove(&topic_id) else {
+            return;
+        };
+        if hosted
+            .by_name
+            .get(&topic.name)
+            .is_some_and(|same| same.id == topic_id)
+        {
+            hosted.by_name.remove(&topic.name);
+        }
+        drop(hosted);
+        for partition in topic.partitions.iter().flatten() {
+            if let Some(log) = partition.take_log(ErrorCode::UnknownTopicOrPartition) {
+                self.delete_log(&partition.topic_partition, log);
+            }
+        }
+        info!(topic = %topic.name, %topic_id, "topic deleted");
+    }
+
+    fn delete_log(&self, topic_partition: &TopicPartition, log: Log) {
+        let delay_ms = log.config().file_delete_delay_ms.max(0) as u64;
+        match log.rename_for_delete() {
+            Ok(path) => self
+                .trash
+                .lock()
+                .expect("pushing does not panic")
+                .push((self.clock.monotonic_ms() + delay_ms as i64, path)),
+            Err(error) => error!(%topic_partition, %error, "log cannot be deleted"),
+        }
+    }
+
+    /// Removes directories of deleted topics whose `file.delete.delay.ms` is over. Blocking; for a timer.
+    pub fn empty_trash(&self) {
+        let now_ms = self.clock.monotonic_ms();
+        let mut trash = self.trash.lock().expect("pushing does not panic");
+        let due: Vec<_> = trash
+            .extract_if(.., |(due_ms, _)| *due_ms <= now_ms)
+            .collect();
+        drop(trash);
+        for (_, path) in due {
+            if let Err(error) = log::delete_dir(&path) {
+                error!(path = %path.display(), %error, "directory of a deleted topic cannot be removed");
+            }
+        }
+    }
+
+    /// Directories of partitions that no topic of the image has: the topic was deleted while this broker was
+    /// down. They are put aside under Kafka's name for them, and kept.
+    fn put_strays_aside(&self, image: &MetadataImage) {
+        for dir in self.log_dirs.dirs() {
+            let found = dir.partition_dirs().unwrap_or_default();
+            let strays = found.iter().filter(|tp| {
+                let registration = image.topics.partition(tp);
+                &*tp.topic != CLUSTER_METADATA_TOPIC
+                    && !registration.is_some_and(|r| r.replicas.contains(&self.broker_id))
+            });
+            for stray in strays {
+                match put_aside(dir, stray) {
+                    Ok(()) => {
+                        warn!(topic_partition = %stray, "stray log: no such topic, put aside")
+                    }
+                    Err(error) => {
+                        error!(topic_partition = %stray, %error, "stray log cannot be renamed")
+                    }
+                }
+            }
+        }
+    }
+
+    fn update_configs(&self, delta: &MetadataDelta, image: &MetadataImage) {
+        for resource in &delta.configs_changed {
+            match resource.kind {
+                ConfigResourceType::Topic => {
+                    if let Some(topic) = self.topic(&resource.name) {
+                        topic.update_config(&self.topic_config(&topic.name, image));
+                    }
+                }
+                // Broker settings are the defaults of every topic.
+                ConfigResourceType::Broker => {
+                    let topics: Vec<_> = self.read().by_name.values().cloned().collect();
+                    for topic in topics {
+                        topic.update_config(&self.topic_config(&topic.name, image));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Renames a partition's directory to `<topic>-<partition>.<id>-stray`.
+fn put_aside(dir: &LogDir, stray: &TopicPartition) -> std::io::Result<()> {
+    let name = stray.to_string();
+    let aside = format!("{name}.{}-stray", Uuid::new_v4().simple());
+    std::fs::rename(dir.path().join(&name), dir.path().join(aside))
+}
+
+impl HostedTopic {
+    pub fn partition(&self, index: i32) -> Option<&Arc<Partition>> {
+        self.partitions.get(usize::try_from(index).ok()?)?.as_ref()
+    }
+
+    pub fn partitions(&self) -> impl Iterator<Item = &Arc<Partition>> {
+        self.partitions.iter().flatten()
+    }
+
+    fn update_config(&self, config: &Arc<TopicConfig>) {
+        for partition in self.partitions() {
+            partition.update_config(Arc::clone(config));
+        }
+    }
+}
+
+impl Publisher for ReplicaManager {
+    fn on_update(&self, delta: &MetadataDelta, image: &Arc<MetadataImage>) {
+        if delta.initial {
+            self.put_strays_aside(image);
+        }
+        for topic_id in delta.topics_deleted.keys() {
+            self.remove(*topic_id);
+        }
+        let mut new = Vec::new();
+        for (topic_id, change) in &delta.topics_changed {
+            let Some(topic) = image.topics.by_id(*topic_id) else {
+                continue;
+            };
+            let hosted = self
+                .topic(&topic.name)
+                .filter(|hosted| hosted.id == *topic_id);
+            for assigned in self.assigned(topic, image) {
+                let index = assigned.topic_partition.partition;
+                if !change.partitions.contains(&index) {
+                    continue;
+                }
+                match hosted.as_ref().and_then(|topic| topic.partition(index)) {
+                    Some(partition) => {
+                        if let Err(error) = partition.apply(&assigned.registration) {
+                            error!(topic_partition = %assigned.topic_partition, %error, "cannot change leadership");
+                        }
+                    }
+                    None => new.push(assigned),
+                }
+            }
+        }
+        if !new.is_empty() {
+            self.open(new);
+        }
+        self.update_configs(delta, image);
+    }
+}

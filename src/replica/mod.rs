@@ -1,0 +1,9 @@
+//! The partitions that this broker hosts. Follows the metadata image: opens logs for what is assigned here,
+//! removes what was deleted. Handlers look partitions up here.
+
+mod checkpoints;
+mod fetch_session;
+mod hosted;
+
+pub use fetch_session::{FetchContext, PartitionKey, SessionCache, TopicRef, Wanted};
+pub use hosted::{HostedTopic, ReplicaManager};
