@@ -1,0 +1,254 @@
+//! Fetch (key 1), v4-18, for consumers. Answers with ranges of log files, which the connection sends from the page
+//! cache; waits up to `max_wait_ms` for `min_bytes`, woken by the append itself.
+//! Versions: v5 log start offset - v7 sessions (KIP-227) - v9 leader epochs (KIP-320) - v10 zstd - v11 rack (KIP-392) -
+//! v12 flexible - v13 topic ids (KIP-516) - v15 replica state - v16 node endpoints (KIP-951) - v17 directory id - v18 high watermark.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::api::reply::{Chunk, FileRange, Malformed, Reply, ResponseFrame};
+use crate::api::RequestContext;
+use crate::partition::{FetchWait, Isolation, Partition, ReadResult};
+use crate::protocol::messages::fetch::{
+    FetchPartition, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
+};
+use crate::protocol::{Error, ErrorCode};
+use crate::replica::{FetchContext, PartitionKey, TopicRef, Wanted};
+use crate::types::Uuid;
+
+const FLEXIBLE_FROM: i16 = 12;
+const TOPIC_IDS_FROM: i16 = 13;
+
+pub fn handle(context: RequestContext, body: &mut Bytes) -> Result<Reply, Malformed> {
+    let request = FetchRequest::decode(body, context.version)
+        .map_err(|e| Malformed { api: "fetch", reason: e.to_string() })?;
+    let isolation = match request.isolation_level {
+        0 => Isolation::ReadUncommitted,
+        1 => Isolation::ReadCommitted,
+        _ => return Ok(refuse(&context, ErrorCode::UnknownServerError)),
+    };
+    let session = match open_session(&context, &request) {
+        Ok(session) => session,
+        Err(code) => return Ok(refuse(&context, code)),
+    };
+    let limits = context.services.config();
+    let fetch = Fetch {
+        isolation,
+        min_bytes: i64::from(request.min_bytes),
+        size_bytes_max: request.max_bytes.clamp(0, limits.fetch_max_bytes) as usize,
+        targets: resolve(&context, &session),
+        session,
+        context,
+    };
+    Ok(fetch.start(Duration::from_millis(request.max_wait_ms.max(0) as u64)))
+}
+
+/// A Fetch with its partitions looked up.
+struct Fetch {
+    context: RequestContext,
+    session: FetchContext,
+    isolation: Isolation,
+    min_bytes: i64,
+    size_bytes_max: usize,
+    /// One for each wanted partition of the session context, in order.
+    targets: Vec<Result<Arc<Partition>, Error>>,
+}
+
+/// What one round over the partitions read.
+struct Round {
+    results: Vec<Result<ReadResult, Error>>,
+    size_bytes: i64,
+    /// A partition that is led here failed: the fetcher must hear of it now.
+    failed: bool,
+}
+
+impl Fetch {
+    fn start(self, max_wait: Duration) -> Reply {
+        let round = self.read();
+        let nothing_to_wait_for = self.targets.iter().all(Result::is_err);
+        if round.failed
+            || nothing_to_wait_for
+            || max_wait.is_zero()
+            || round.size_bytes >= self.min_bytes
+        {
+            return self.encode(round).map_or(Reply::Close, Reply::Now);
+        }
+        let wait = FetchWait::new(self.min_bytes - round.size_bytes);
+        for partition in self.targets.iter().flatten() {
+            partition.park_fetch(&wait);
+        }
+        // An append may have come between the read and the parking.
+        let again = self.read();
+        if again.failed || again.size_bytes >= self.min_bytes {
+            return self.encode(again).map_or(Reply::Close, Reply::Now);
+        }
+        Reply::Later(Box::pin(async move {
+            // Enough bytes or out of time: either way the answer is what is there now.
+            let _ = tokio::time::timeout(max_wait, wait.wait()).await;
+            let round = self.read();
+            self.encode(round)
+        }))
+    }
+
+    fn read(&self) -> Round {
+        let mut round =
+            Round { results: Vec::with_capacity(self.targets.len()), size_bytes: 0, failed: false };
+        let mut left = self.size_bytes_max;
+        for ((_, wanted), target) in self.session.wanted().iter().zip(&self.targets) {
+            let partition = match target {
+                Ok(partition) => partition,
+                Err(error) => {
+                    round.results.push(Err(error.clone()));
+                    continue;
+                }
+            };
+            // The first batch of a response comes whole even where it is larger than every limit (KIP-74).
+            let min_one_batch = round.size_bytes == 0;
+            let limit = left.min(wanted.size_bytes_max.max(0) as usize);
+            let result = partition.read(
+                wanted.fetch_offset,
+                limit,
+                self.isolation,
+                wanted.current_leader_epoch,
+                min_one_batch,
+            );
+            let size_bytes =
+                result.as_ref().ok().and_then(|r| r.slice.as_ref()).map_or(0, |slice| slice.len);
+            round.failed |= result.is_err();
+            round.size_bytes += size_bytes as i64;
+            left = left.saturating_sub(size_bytes);
+            round.results.push(result);
+        }
+        round
+    }
+
+    fn encode(&self, round: Round) -> Option<ResponseFrame> {
+        let mut responses: Vec<FetchableTopicResponse> = Vec::new();
+        let wanted = self.session.wanted();
+        let answers = wanted.iter().zip(&self.targets).zip(round.results);
+        let (failed, read): (Vec<_>, Vec<_>) = answers.partition(|((_, target), _)| target.is_err());
+        for (((key, _), _), result) in read.into_iter().chain(failed) {
+            let (size_bytes, high_watermark, log_start_offset) = match &result {
+                Ok(r) => (r.slice.as_ref().map_or(0, |s| s.len), r.high_watermark, r.log_start_offset),
+                Err(_) => (0, -1, -1),
+            };
+            if !self.session.must_answer(key, result.is_err(), size_bytes, high_watermark, log_start_offset) {
+                continue;
+            }
+            let data = self.partition_data(key.1, result);
+            match responses.last_mut() {
+                Some(topic) if is_topic(topic, &key.0) => topic.partitions.push(data),
+                _ => responses.push(topic_response(&key.0, data)),
+            }
+        }
+        let response =
+            FetchResponse { session_id: self.session.session_id(), responses, ..FetchResponse::default() };
+        encode(&self.context, response)
+    }
+
+    fn partition_data(&self, partition_index: i32, result: Result<ReadResult, Error>) -> PartitionData {
+        match result {
+            Ok(read) => PartitionData {
+                partition_index,
+                high_watermark: read.high_watermark,
+                last_stable_offset: read.last_stable_offset,
+                log_start_offset: read.log_start_offset,
+                aborted_transactions: (self.isolation == Isolation::ReadCommitted).then(Vec::new),
+                records: read.slice.map(|slice| FileRange {
+                    file: slice.file,
+                    position: slice.position,
+                    size_bytes: slice.len,
+                }),
+                ..PartitionData::default()
+            },
+            Err(error) => PartitionData {
+                partition_index,
+                error_code: error.code(),
+                high_watermark: -1,
+                last_stable_offset: -1,
+                log_start_offset: -1,
+                aborted_transactions: Some(Vec::new()),
+                ..PartitionData::default()
+            },
+        }
+    }
+}
+
+fn open_session(context: &RequestContext, request: &FetchRequest) -> Result<FetchContext, ErrorCode> {
+    let by_id = context.version >= TOPIC_IDS_FROM;
+    let wanted = request.topics.iter().flat_map(|topic| {
+        let topic_ref = topic_ref(by_id, &topic.topic, topic.topic_id);
+        topic.partitions.iter().map(move |p| ((topic_ref.clone(), p.partition), wanted(p)))
+    });
+    let forgotten = request.forgotten_topics_data.iter().flat_map(|topic| {
+        let topic_ref = topic_ref(by_id, &topic.topic, topic.topic_id);
+        topic.partitions.iter().map(move |p| (topic_ref.clone(), *p))
+    });
+    let wanted: Vec<(PartitionKey, Wanted)> = wanted.collect();
+    if context.version < 7 {
+        return Ok(FetchContext::Sessionless { wanted });
+    }
+    context.services.fetch_sessions.context(
+        request.session_id,
+        request.session_epoch,
+        by_id,
+        wanted,
+        &forgotten.collect::<Vec<_>>(),
+        context.services.clock.monotonic_ms(),
+        || Uuid::new_v4().as_u128() as i32,
+    )
+}
+
+fn topic_ref(by_id: bool, name: &kafka_protocol::protocol::StrBytes, id: Uuid) -> TopicRef {
+    if by_id { TopicRef::Id(id) } else { TopicRef::Name(name.clone()) }
+}
+
+fn wanted(partition: &FetchPartition) -> Wanted {
+    Wanted {
+        fetch_offset: partition.fetch_offset,
+        current_leader_epoch: partition.current_leader_epoch,
+        last_fetched_epoch: partition.last_fetched_epoch,
+        size_bytes_max: partition.partition_max_bytes,
+    }
+}
+
+fn resolve(context: &RequestContext, session: &FetchContext) -> Vec<Result<Arc<Partition>, Error>> {
+    let replicas = &context.services.replicas;
+    let find = |(topic, index): &PartitionKey| match topic {
+        TopicRef::Name(name) => replicas.find(name, *index),
+        TopicRef::Id(id) => replicas.find_by_id(*id, *index),
+    };
+    session.wanted().iter().map(|(key, _)| find(key)).collect()
+}
+
+fn is_topic(response: &FetchableTopicResponse, topic: &TopicRef) -> bool {
+    match topic {
+        TopicRef::Name(name) => response.topic == *name,
+        TopicRef::Id(id) => response.topic_id == *id,
+    }
+}
+
+fn topic_response(topic: &TopicRef, data: PartitionData) -> FetchableTopicResponse {
+    let partitions = vec![data];
+    match topic {
+        TopicRef::Name(name) => {
+            FetchableTopicResponse { topic: name.clone(), partitions, ..FetchableTopicResponse::default() }
+        }
+        TopicRef::Id(id) => {
+            FetchableTopicResponse { topic_id: *id, partitions, ..FetchableTopicResponse::default() }
+        }
+    }
+}
+
+fn refuse(context: &RequestContext, code: ErrorCode) -> Reply {
+    let response = FetchResponse { error_code: code.code(), ..FetchResponse::default() };
+    encode(context, response).map_or(Reply::Close, Reply::Now)
+}
+
+fn encode(context: &RequestContext, response: FetchResponse) -> Option<ResponseFrame> {
+    let chunks: Vec<Chunk> = response.encode_chunks(context.version);
+    let flexible = context.version >= FLEXIBLE_FROM;
+    Some(ResponseFrame::from_chunks(context.correlation_id, flexible, chunks))
+}

@@ -1,0 +1,116 @@
+//! ListOffsets (key 2), v1-11. Offsets by timestamp, or by one of the special values: -1 latest, -2 earliest,
+//! -3 of the largest timestamp (KIP-734), -4 earliest local, -5 latest tiered, -6 earliest not yet tiered.
+//! Versions: v2 isolation level - v4 leader epochs (KIP-320) - v6 flexible - v7 -3 - v8 -4 - v9 -5 - v10 timeout
+//! (KIP-1075) - v11 -6 (KIP-1023).
+
+use std::collections::HashSet;
+
+use crate::api::RequestContext;
+use crate::partition::Partition;
+use crate::protocol::messages::list_offsets::{
+    ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
+    ListOffsetsTopicResponse,
+};
+use crate::protocol::{Error, ErrorCode};
+use crate::types::{LeaderEpoch, NO_LEADER_EPOCH, NO_TIMESTAMP, Offset, TimestampMs};
+
+const LATEST: TimestampMs = -1;
+const EARLIEST: TimestampMs = -2;
+const MAX_TIMESTAMP: TimestampMs = -3;
+const EARLIEST_LOCAL: TimestampMs = -4;
+const LATEST_TIERED: TimestampMs = -5;
+const EARLIEST_PENDING_UPLOAD: TimestampMs = -6;
+
+/// What was found: timestamp, offset, and the epoch that the record was written in.
+type Found = (TimestampMs, Offset, LeaderEpoch);
+const NOTHING: Found = (NO_TIMESTAMP, -1, NO_LEADER_EPOCH);
+
+pub fn handle(context: &RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse {
+    let mut seen = HashSet::new();
+    let mut twice = HashSet::new();
+    for topic in &request.topics {
+        for partition in &topic.partitions {
+            let key = (topic.name.clone(), partition.partition_index);
+            if !seen.insert(key.clone()) {
+                twice.insert(key);
+            }
+        }
+    }
+    let topics = request
+        .topics
+        .iter()
+        .map(|topic| ListOffsetsTopicResponse {
+            name: topic.name.clone(),
+            partitions: topic
+                .partitions
+                .iter()
+                .map(|wanted| {
+                    let found = if twice.contains(&(topic.name.clone(), wanted.partition_index)) {
+                        Err(ErrorCode::InvalidRequest.into())
+                    } else {
+                        find(context, &topic.name, wanted, request.isolation_level)
+                    };
+                    answer(wanted.partition_index, found)
+                })
+                .collect(),
+        })
+        .collect();
+    ListOffsetsResponse { throttle_time_ms: 0, topics }
+}
+
+fn answer(partition_index: i32, found: Result<Found, Error>) -> ListOffsetsPartitionResponse {
+    let error_code = found.as_ref().err().map_or(0, Error::code);
+    let (timestamp, offset, leader_epoch) = found.unwrap_or(NOTHING);
+    ListOffsetsPartitionResponse { partition_index, error_code, timestamp, offset, leader_epoch }
+}
+
+fn find(
+    context: &RequestContext,
+    topic: &str,
+    wanted: &ListOffsetsPartition,
+    isolation_level: i8,
+) -> Result<Found, Error> {
+    let partition = context.services.replicas.find(topic, wanted.partition_index)?;
+    let first_version = match wanted.timestamp {
+        MAX_TIMESTAMP => 7,
+        EARLIEST_LOCAL => 8,
+        LATEST_TIERED => 9,
+        EARLIEST_PENDING_UPLOAD => 11,
+        _ => 1,
+    };
+    if context.version < first_version || wanted.timestamp < EARLIEST_PENDING_UPLOAD {
+        return Err(ErrorCode::UnsupportedVersion.into());
+    }
+    partition.check_leader(wanted.current_leader_epoch)?;
+    special(&partition, wanted.timestamp, isolation_level)
+}
+
+fn special(partition: &Partition, timestamp: TimestampMs, isolation_level: i8) -> Result<Found, Error> {
+    let offsets = partition.offsets();
+    let end = if isolation_level == 1 { offsets.last_stable_offset } else { offsets.high_watermark };
+    match timestamp {
+        LATEST => Ok((NO_TIMESTAMP, end, offsets.leader_epoch)),
+        EARLIEST | EARLIEST_LOCAL => {
+            let start = offsets.log_start_offset;
+            Ok((NO_TIMESTAMP, start, partition.with_log(|log| log.leader_epochs().epoch_for(start)).unwrap_or(NO_LEADER_EPOCH)))
+        }
+        // Nothing is tiered: no latest tiered offset, and nothing is waiting to be.
+        LATEST_TIERED | EARLIEST_PENDING_UPLOAD => Ok(NOTHING),
+        _ => {
+            let found = partition.with_log(|log| {
+                if timestamp == MAX_TIMESTAMP {
+                    log.offset_of_max_timestamp()
+                } else {
+                    log.offset_for_timestamp(timestamp)
+                }
+            });
+            match found {
+                Ok(Some(found)) if found.offset < end => {
+                    Ok((found.timestamp, found.offset, found.leader_epoch))
+                }
+                Ok(_) => Ok(NOTHING),
+                Err(_) => Err(ErrorCode::KafkaStorageError.into()),
+            }
+        }
+    }
+}

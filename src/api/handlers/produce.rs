@@ -1,0 +1,270 @@
+//! Produce (key 0), v3-13; 0-2 are only listed. Appends record batches to the partitions led here.
+//! acks=0 gets no answer and closes the connection if it failed, acks=1 answers after the local append, acks=all
+//! when the high watermark passed the records or `timeout_ms` is over.
+//! Versions: v5 log start offset - v7 zstd (KIP-110) - v8 record errors (KIP-467) - v9 flexible - v10 leader hints
+//! (KIP-951) - v11 TRANSACTION_ABORTABLE (KIP-890) - v12 transactions V2 - v13 topic ids (KIP-516).
+//!
+//! All Produce requests that one read of a connection brought come as one run: each partition gets one append
+//! with all its batches, and the answers share one buffer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::protocol::StrBytes;
+use tokio::time::Instant;
+
+use crate::api::reply::{self, Chunk, Malformed, Reply, ResponseFrame};
+use crate::api::{RequestContext, Services};
+use crate::log::AppendInfo;
+use crate::partition::{Committed, Partition};
+use crate::protocol::batch::{self, ProduceError, ValidBatch, ValidateContext};
+use crate::protocol::messages::produce::{
+    BatchIndexAndErrorMessage, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
+    TopicProduceResponse,
+};
+use crate::protocol::{Error, ErrorCode};
+use crate::types::{TimestampMs, is_internal_topic};
+
+const ACKS_ALL: i16 = -1;
+const FLEXIBLE_FROM: i16 = 9;
+
+/// A single request: a run of one.
+pub fn handle(context: RequestContext, body: &mut Bytes) -> Result<Reply, Malformed> {
+    let services = Arc::clone(&context.services);
+    let mut replies = Vec::with_capacity(1);
+    handle_run(&services, vec![(context, std::mem::take(body))], &mut replies);
+    Ok(replies.pop().unwrap_or(Reply::Close))
+}
+
+/// Handles requests of one connection in order. Stops at the first that is malformed, with [`Reply::Close`].
+pub fn handle_run(
+    services: &Arc<Services>,
+    requests: Vec<(RequestContext, Bytes)>,
+    replies: &mut Vec<Reply>,
+) {
+    let mut run = Run { now_ms: services.clock.wall_ms(), calls: Vec::new(), targets: Vec::new() };
+    let mut malformed = false;
+    for (context, mut body) in requests {
+        match ProduceRequest::decode(&mut body, context.version) {
+            Ok(request) => run.add(context, request),
+            Err(_) => {
+                malformed = true;
+                break;
+            }
+        }
+    }
+    run.append();
+    run.answer(replies);
+    if malformed {
+        replies.push(Reply::Close);
+    }
+}
+
+/// One request and the results of its partitions, in the order of the request.
+struct Call {
+    context: RequestContext,
+    request: ProduceRequest,
+    results: Vec<Result<AppendInfo, ProduceError>>,
+    /// What acks=all still waits for: index into `results`, and the news.
+    uncommitted: Vec<(usize, tokio::sync::oneshot::Receiver<Committed>)>,
+}
+
+/// A partition and all batches of the run for it.
+struct Target {
+    partition: Arc<Partition>,
+    acks_all: bool,
+    batches: Vec<ValidBatch>,
+    /// For each batch: the call and the place in its results.
+    places: Vec<(usize, usize)>,
+}
+
+struct Run {
+    now_ms: TimestampMs,
+    calls: Vec<Call>,
+    targets: Vec<Target>,
+}
+
+impl Run {
+    /// Validates a request's batches and sorts them to their partitions.
+    fn add(&mut self, context: RequestContext, request: ProduceRequest) {
+        let call_index = self.calls.len();
+        let mut results = Vec::new();
+        for topic in &request.topic_data {
+            for data in &topic.partition_data {
+                let place = (call_index, results.len());
+                let admitted = admit(&context, &request, topic, data.index, data.records.clone(), self.now_ms);
+                results.push(match admitted {
+                    Ok((partition, batch)) => {
+                        self.queue(partition, request.acks == ACKS_ALL, batch, place);
+                        // Replaced by the append's result.
+                        Err(ProduceError::from(Error::from(ErrorCode::UnknownServerError)))
+                    }
+                    Err(error) => Err(error),
+                });
+            }
+        }
+        self.calls.push(Call { context, request, results, uncommitted: Vec::new() });
+    }
+
+    fn queue(&mut self, partition: Arc<Partition>, acks_all: bool, batch: ValidBatch, place: (usize, usize)) {
+        let same = |t: &&mut Target| Arc::ptr_eq(&t.partition, &partition) && t.acks_all == acks_all;
+        if let Some(target) = self.targets.iter_mut().rev().find(same) {
+            target.batches.push(batch);
+            target.places.push(place);
+        } else {
+            self.targets.push(Target { partition, acks_all, batches: vec![batch], places: vec![place] });
+        }
+    }
+
+    fn append(&mut self) {
+        for target in &self.targets {
+            let results = target.partition.append_as_leader(&target.batches, target.acks_all, self.now_ms);
+            for ((call, slot), result) in target.places.iter().zip(results) {
+                let call = &mut self.calls[*call];
+                if target.acks_all
+                    && let Ok(info) = &result
+                    && let Some(waiting) = target.partition.wait_high_watermark(info.last_offset + 1)
+                {
+                    call.uncommitted.push((*slot, waiting));
+                }
+                call.results[*slot] = result.map_err(ProduceError::from);
+            }
+        }
+    }
+
+    /// One reply for each call; answers that are ready one after the other share a buffer.
+    fn answer(self, replies: &mut Vec<Reply>) {
+        let mut buffer = BytesMut::new();
+        let mut flush = |buffer: &mut BytesMut, replies: &mut Vec<Reply>| {
+            if !buffer.is_empty() {
+                let chunks = vec![Chunk::Bytes(buffer.split().freeze())];
+                replies.push(Reply::Now(ResponseFrame { chunks }));
+            }
+        };
+        for call in self.calls {
+            if call.request.acks == 0 {
+                if call.results.iter().any(Result::is_err) {
+                    flush(&mut buffer, replies);
+                    replies.push(Reply::Close);
+                    return;
+                }
+            } else if call.uncommitted.is_empty() {
+                if buffer.capacity() == 0 {
+                    buffer.reserve(4096);
+                }
+                if call.encode_into(&mut buffer).is_err() {
+                    flush(&mut buffer, replies);
+                    replies.push(Reply::Close);
+                    return;
+                }
+            } else {
+                flush(&mut buffer, replies);
+                replies.push(Reply::Later(Box::pin(call.wait_committed())));
+            }
+        }
+        flush(&mut buffer, replies);
+    }
+}
+
+impl Call {
+    async fn wait_committed(mut self) -> Option<ResponseFrame> {
+        let timeout = Duration::from_millis(self.request.timeout_ms.max(0) as u64);
+        let deadline = Instant::now() + timeout;
+        for (slot, waiting) in std::mem::take(&mut self.uncommitted) {
+            let committed = match tokio::time::timeout_at(deadline, waiting).await {
+                Ok(Ok(committed)) => committed,
+                Ok(Err(_)) => Err(ErrorCode::NotLeaderOrFollower.into()),
+                Err(_) => Err(ErrorCode::RequestTimedOut.into()),
+            };
+            if let Err(error) = committed {
+                self.results[slot] = Err(error.into());
+            }
+        }
+        let mut buffer = BytesMut::with_capacity(256);
+        self.encode_into(&mut buffer).ok()?;
+        Some(ResponseFrame { chunks: vec![Chunk::Bytes(buffer.freeze())] })
+    }
+
+    fn encode_into(self, buffer: &mut BytesMut) -> Result<(), String> {
+        let version = self.context.version;
+        let correlation_id = self.context.correlation_id;
+        let mut results = self.results.into_iter();
+        let responses = self.request.topic_data.into_iter().map(|topic| {
+            let answers = topic.partition_data.iter().zip(results.by_ref());
+            let partition_responses =
+                answers.map(|(data, result)| partition_response(data.index, result)).collect();
+            TopicProduceResponse { name: topic.name, topic_id: topic.topic_id, partition_responses }
+        });
+        let response = ProduceResponse { responses: responses.collect(), ..ProduceResponse::default() };
+        reply::encode_into(buffer, correlation_id, version >= FLEXIBLE_FROM, &response, version)
+    }
+}
+
+/// Checks one partition's data as far as that goes without its lock.
+fn admit(
+    context: &RequestContext,
+    request: &ProduceRequest,
+    topic: &TopicProduceData,
+    index: i32,
+    records: Option<Bytes>,
+    now_ms: TimestampMs,
+) -> Result<(Arc<Partition>, ValidBatch), ProduceError> {
+    if !matches!(request.acks, -1..=1) {
+        return Err(Error::from(ErrorCode::InvalidRequiredAcks).into());
+    }
+    let replicas = &context.services.replicas;
+    let partition = if context.version >= 13 {
+        replicas.find_by_id(topic.topic_id, index)
+    } else {
+        replicas.find(&topic.name, index)
+    }?;
+    if is_internal_topic(&partition.topic_partition.topic) {
+        return Err(Error::from(ErrorCode::InvalidTopicException).into());
+    }
+    let config = partition.config();
+    let validate = ValidateContext { config: &config, version: context.version, now_ms };
+    let batch = batch::validate_produced(records.unwrap_or_default(), &validate)?;
+    if batch.header.is_transactional() {
+        return Err(refuse_transactional(context.version, request).into());
+    }
+    Ok((partition, batch))
+}
+
+/// No transaction is ever open here: InitProducerId gives no transactional producer an id.
+fn refuse_transactional(version: i16, request: &ProduceRequest) -> Error {
+    match request.transactional_id {
+        None => ErrorCode::TransactionalIdAuthorizationFailed.into(),
+        Some(_) if version >= 11 => ErrorCode::TransactionAbortable.into(),
+        Some(_) => ErrorCode::InvalidTxnState.into(),
+    }
+}
+
+fn partition_response(index: i32, result: Result<AppendInfo, ProduceError>) -> PartitionProduceResponse {
+    match result {
+        Ok(info) => PartitionProduceResponse {
+            index,
+            base_offset: info.first_offset,
+            log_append_time_ms: info.log_append_time_ms,
+            log_start_offset: info.log_start_offset,
+            ..PartitionProduceResponse::default()
+        },
+        Err(failed) => PartitionProduceResponse {
+            index,
+            error_code: failed.error.code(),
+            base_offset: -1,
+            log_append_time_ms: -1,
+            log_start_offset: -1,
+            error_message: failed.error.message.map(|text| StrBytes::from_string(text.into_owned())),
+            record_errors: failed
+                .record_errors
+                .into_iter()
+                .map(|(batch_index, message)| BatchIndexAndErrorMessage {
+                    batch_index,
+                    batch_index_error_message: Some(StrBytes::from_string(message)),
+                })
+                .collect(),
+            ..PartitionProduceResponse::default()
+        },
+    }
+}

@@ -1,0 +1,17 @@
+//! The APIs: one table of what is served, one file per API in `handlers/`, and the way from a frame to a reply.
+//! A handler translates wire structs to calls on the modules below; it holds no state and no locks.
+
+mod context;
+mod dispatch;
+pub mod handlers;
+mod producer_ids;
+mod reply;
+mod services;
+mod table;
+
+pub use context::{ConnectionInfo, RequestContext};
+pub use dispatch::{dispatch, dispatch_produce_run, is_produce};
+pub use producer_ids::ProducerIds;
+pub use reply::{BoxFuture, Chunk, FileRange, Reply, RequestBody, ResponseBody, ResponseFrame};
+pub use services::Services;
+pub use table::{API_TABLE, ApiSpec, Authorization, Throttle};

@@ -1,0 +1,42 @@
+//! The broker's parts that handlers may call. Wired by `server::Broker`.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::producer_ids::ProducerIds;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::controller;
+use crate::group::GroupCoordinator;
+use crate::metadata::MetadataImage;
+use crate::metrics::Metrics;
+use crate::quorum::MetaLog;
+use crate::replica::{ReplicaManager, SessionCache};
+
+/// Shared by every request of the broker.
+pub struct Services {
+    /// Static configuration with the dynamic broker configuration on top.
+    pub config: ArcSwap<Config>,
+    pub cluster_id: Arc<str>,
+    pub image: Arc<ArcSwap<MetadataImage>>,
+    pub replicas: Arc<ReplicaManager>,
+    pub fetch_sessions: SessionCache,
+    pub controller: controller::Handle,
+    pub quorum: Arc<dyn MetaLog>,
+    pub groups: GroupCoordinator,
+    pub producer_ids: ProducerIds,
+    pub metrics: Arc<Metrics>,
+    pub clock: Clock,
+}
+
+impl Services {
+    /// The newest metadata that this broker has applied.
+    pub fn image(&self) -> Arc<MetadataImage> {
+        self.image.load_full()
+    }
+
+    pub fn config(&self) -> Arc<Config> {
+        self.config.load_full()
+    }
+}

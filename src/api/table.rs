@@ -1,0 +1,201 @@
+//! The one table of APIs: what is served, what is advertised, who may call it, how it is throttled, who answers.
+//! ApiVersions, dispatch, authorisation and the README's list are made from it.
+//!
+//! The target is the table of Apache Kafka 4.3.1. A row is here only when the whole behaviour of all its
+//! versions is.
+
+use std::ops::RangeInclusive;
+
+use bytes::Bytes;
+use tracing::error;
+
+use super::context::RequestContext;
+use super::handlers;
+use super::reply::{Malformed, Reply, RequestBody, ResponseBody, ResponseFrame};
+
+/// Who may call an API at all, when an authorizer is set. Finer checks (per topic, per group) are the handler's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authorization {
+    /// Before authentication: ApiVersions and the SASL exchange.
+    BeforeAuthentication,
+    /// Everybody who is authenticated; items in the request are filtered by this operation on them.
+    PerItem(Resource, Operation),
+    /// The whole request needs the operation on the cluster.
+    Cluster(Operation),
+}
+
+/// Kind of resource that an operation is checked on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource {
+    Topic,
+    Group,
+    Config,
+}
+
+/// Kafka's ACL operations, as far as the table names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Read,
+    Write,
+    Create,
+    Delete,
+    Alter,
+    Describe,
+    DescribeConfigs,
+    AlterConfigs,
+    IdempotentWrite,
+}
+
+/// Which quota a request counts against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Throttle {
+    /// Bytes in.
+    Produce,
+    /// Bytes out.
+    Fetch,
+    /// Handler time.
+    Request,
+    /// Handler time and controller mutations (KIP-599).
+    ControllerMutation,
+    /// Never throttled.
+    Exempt,
+}
+
+/// Function behind a row: decodes the body and answers.
+pub type Run = fn(RequestContext, &mut Bytes) -> Result<Reply, Malformed>;
+
+/// One row.
+pub struct ApiSpec {
+    pub key: i16,
+    pub name: &'static str,
+    /// Versions that are answered.
+    pub served: RangeInclusive<i16>,
+    /// Versions that ApiVersions lists; wider than `served` only where Kafka's is too.
+    pub advertised: RangeInclusive<i16>,
+    /// First version with tagged fields in the request header (header version 2).
+    pub flexible_from: i16,
+    pub authorization: Authorization,
+    pub throttle: Throttle,
+    pub run: Run,
+}
+
+impl ApiSpec {
+    pub fn request_is_flexible(&self, version: i16) -> bool {
+        version >= self.flexible_from
+    }
+}
+
+use Authorization::{BeforeAuthentication, Cluster, PerItem};
+use Operation::{
+    Alter, AlterConfigs, Create, Delete, Describe, DescribeConfigs, IdempotentWrite, Read, Write,
+};
+use Resource::{Config, Group, Topic};
+use Throttle::{ControllerMutation, Exempt, Fetch, Produce, Request};
+
+/// A handler that answers at once.
+macro_rules! now {
+    ($module:ident) => {
+        |context, body| run_now(context, body, stringify!($module), handlers::$module::handle)
+    };
+}
+
+/// A handler that waits for something: a future.
+macro_rules! later {
+    ($module:ident) => {
+        |context, body| run_later(context, body, stringify!($module), handlers::$module::handle)
+    };
+}
+
+/// A handler that decodes and answers by itself.
+macro_rules! raw {
+    ($module:ident) => {
+        handlers::$module::handle
+    };
+}
+
+macro_rules! api {
+    ($key:literal, $name:ident, $served:expr, flexible $flexible:literal, $auth:expr, $throttle:expr, $run:expr) => {
+        api!($key, $name, $served, advertised $served, flexible $flexible, $auth, $throttle, $run)
+    };
+    ($key:literal, $name:ident, $served:expr, advertised $advertised:expr, flexible $flexible:literal,
+     $auth:expr, $throttle:expr, $run:expr) => {
+        ApiSpec {
+            key: $key,
+            name: stringify!($name),
+            served: $served,
+            advertised: $advertised,
+            flexible_from: $flexible,
+            authorization: $auth,
+            throttle: $throttle,
+            run: $run,
+        }
+    };
+}
+
+/// Produce 0-2 and JoinGroup 0-1 are listed as Kafka lists them: without the former librdkafka turns
+/// compression off (KAFKA-18659), without the latter old librdkafka cannot join (KAFKA-19444).
+#[rustfmt::skip]
+pub static API_TABLE: &[ApiSpec] = &[
+    api!( 0, Produce, 3..=13, advertised 0..=13, flexible 9, PerItem(Topic, Write), Produce, raw!(produce)),
+    api!( 1, Fetch, 4..=18, flexible 12, PerItem(Topic, Read), Fetch, raw!(fetch)),
+    api!( 2, ListOffsets, 1..=11, flexible 6, PerItem(Topic, Describe), Request, now!(list_offsets)),
+    api!(18, ApiVersions, 0..=4, flexible 3, BeforeAuthentication, Request, now!(api_versions)),
+    api!(21, DeleteRecords, 0..=2, flexible 2, PerItem(Topic, Delete), Request, later!(delete_records)),
+    api!(22, InitProducerId, 0..=5, flexible 2, Cluster(IdempotentWrite), Request, later!(init_producer_id)),
+    api!(23, OffsetForLeaderEpoch, 2..=4, flexible 4, PerItem(Topic, Describe), Request, now!(offset_for_leader_epoch)),
+];
+
+/// The row of a key.
+pub fn lookup(key: i16) -> Option<&'static ApiSpec> {
+    API_TABLE.iter().find(|spec| spec.key == key)
+}
+
+fn decode<R: RequestBody>(body: &mut Bytes, version: i16, api: &'static str) -> Result<R, Malformed> {
+    R::decode_body(body, version).map_err(|reason| Malformed { api, reason })
+}
+
+/// Frames a response; a response that cannot be encoded is our bug: it is logged and the connection closed.
+pub(super) fn frame<B: ResponseBody>(
+    correlation_id: i32,
+    version: i16,
+    api: &'static str,
+    response: &B,
+) -> Option<ResponseFrame> {
+    match ResponseFrame::encode(correlation_id, B::is_flexible(version), response, version) {
+        Ok(frame) => Some(frame),
+        Err(reason) => {
+            error!(api, version, reason, "response cannot be encoded");
+            None
+        }
+    }
+}
+
+fn run_now<R: RequestBody>(
+    context: RequestContext,
+    body: &mut Bytes,
+    api: &'static str,
+    handle: fn(&RequestContext, R) -> R::Response,
+) -> Result<Reply, Malformed> {
+    let request = decode::<R>(body, context.version, api)?;
+    let response = handle(&context, request);
+    Ok(frame(context.correlation_id, context.version, api, &response).map_or(Reply::Close, Reply::Now))
+}
+
+fn run_later<R, F>(
+    context: RequestContext,
+    body: &mut Bytes,
+    api: &'static str,
+    handle: fn(RequestContext, R) -> F,
+) -> Result<Reply, Malformed>
+where
+    R: RequestBody,
+    F: Future<Output = R::Response> + Send + 'static,
+{
+    let (version, correlation_id) = (context.version, context.correlation_id);
+    let request = decode::<R>(body, version, api)?;
+    let answer = handle(context, request);
+    Ok(Reply::Later(Box::pin(async move {
+        let response = answer.await;
+        frame(correlation_id, version, api, &response)
+    })))
+}
