@@ -1,0 +1,162 @@
+//! Accepts connections of one listener and bounds their number: `max.connections`, `max.connections.per.ip`.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info, warn};
+
+use super::connection::{self, Limits};
+use crate::api::{ConnectionInfo, Services};
+
+/// Connections that the kernel holds for us while we do not accept.
+const BACKLOG: u32 = 1024;
+/// Rest after a failed accept (no descriptors left): the next try would fail at once too.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// How many connections there may be, over all listeners of the broker.
+#[derive(Debug)]
+pub struct ConnectionQuota {
+    connections_max: usize,
+    per_ip_max: usize,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    count: usize,
+    by_ip: HashMap<IpAddr, usize>,
+}
+
+impl ConnectionQuota {
+    pub fn new(connections_max: usize, per_ip_max: usize) -> Arc<Self> {
+        Arc::new(Self { connections_max, per_ip_max, open: Mutex::default() })
+    }
+
+    /// Number of open connections.
+    pub fn count(&self) -> usize {
+        self.lock().count
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Open> {
+        self.open.lock().expect("connection counts are updated without panics")
+    }
+
+    /// A place for a connection from `ip`; it is given back when the place is dropped.
+    fn admit(self: &Arc<Self>, ip: IpAddr) -> Option<Admitted> {
+        let mut open = self.lock();
+        let from_ip = open.by_ip.get(&ip).copied().unwrap_or(0);
+        if open.count >= self.connections_max || from_ip >= self.per_ip_max {
+            return None;
+        }
+        open.count += 1;
+        open.by_ip.insert(ip, from_ip + 1);
+        drop(open);
+        Some(Admitted { quota: Arc::clone(self), ip })
+    }
+}
+
+struct Admitted {
+    quota: Arc<ConnectionQuota>,
+    ip: IpAddr,
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        let mut open = self.quota.lock();
+        open.count -= 1;
+        if let Some(count) = open.by_ip.get_mut(&self.ip) {
+            *count -= 1;
+            if *count == 0 {
+                open.by_ip.remove(&self.ip);
+            }
+        }
+    }
+}
+
+/// Binds a listening socket. Port 0 lets the system choose.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// What every connection of a listener shares.
+#[derive(Clone)]
+pub struct Acceptor {
+    pub name: Arc<str>,
+    pub services: Arc<Services>,
+    pub limits: Limits,
+    pub quota: Arc<ConnectionQuota>,
+    pub shutdown: CancellationToken,
+    pub tasks: TaskTracker,
+}
+
+impl Acceptor {
+    /// Accepts until shutdown.
+    pub async fn run(self, listener: TcpListener) {
+        info!(listener = %self.name, address = ?listener.local_addr().ok(), "listening");
+        loop {
+            let accepted = tokio::select! {
+                () = self.shutdown.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.admit(stream, peer),
+                Err(error) => {
+                    warn!(listener = %self.name, %error, "accept failed");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                }
+            }
+        }
+    }
+
+    fn admit(&self, stream: TcpStream, peer: SocketAddr) {
+        let Some(admitted) = self.quota.admit(peer.ip()) else {
+            debug!(%peer, "too many connections");
+            return;
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%peer, %error, "connection gone before it was served");
+            return;
+        }
+        let info = Arc::new(ConnectionInfo { listener: Arc::clone(&self.name), peer });
+        let served = connection::serve(
+            stream,
+            info,
+            Arc::clone(&self.services),
+            self.limits.clone(),
+            self.shutdown.clone(),
+        );
+        self.tasks.spawn(async move {
+            let _place = admitted;
+            served.await;
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quota_counts_in_all_and_per_address() {
+        let quota = ConnectionQuota::new(3, 2);
+        let (a, b) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
+        let places = [quota.admit(a), quota.admit(a)];
+        assert!(places.iter().all(Option::is_some));
+        assert!(quota.admit(a).is_none(), "third of one address");
+        let other = quota.admit(b);
+        assert!(other.is_some());
+        assert!(quota.admit(b).is_none(), "fourth in all");
+        drop(places);
+        assert_eq!(quota.count(), 1);
+        assert!(quota.admit(a).is_some());
+    }
+}
