@@ -1,5 +1,6 @@
 //! Ottla: a broker that speaks Apache Kafka's wire protocol. The map is in `ARCHITECTURE.md`.
 
+pub mod admin;
 pub mod clock;
 pub mod config;
 pub mod controller;
@@ -7,6 +8,7 @@ pub mod coordinator;
 pub mod group;
 pub mod log;
 pub mod metadata;
+pub mod metrics;
 pub mod partition;
 pub mod protocol;
 pub mod quorum;

@@ -1,0 +1,269 @@
+//! Metric handles under the names that Kafka's JMX exporter gives (`kafka_server_brokertopicmetrics_messagesin_total`).
+//! The hot path touches atomics only, once a request or batch; everything else is worked out when somebody scrapes.
+
+mod process;
+mod scrape;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use prometheus::TextEncoder;
+
+pub use scrape::Scrape;
+
+/// API keys that are counted; a larger one is not a Kafka API.
+const API_KEYS: usize = 96;
+/// Versions an API that are counted apart; larger ones share the last.
+const VERSIONS: usize = 20;
+
+type Source = Box<dyn Fn(&mut Scrape) + Send + Sync>;
+
+/// All metrics of this process. Made once, shared by `Arc`.
+pub struct Metrics {
+    requests: Box<[RequestMetrics]>,
+    topics: RwLock<Topics>,
+    listeners: RwLock<BTreeMap<Arc<str>, Arc<ListenerMetrics>>>,
+    sources: RwLock<Vec<Source>>,
+}
+
+#[derive(Default)]
+struct Topics {
+    live: BTreeMap<Arc<str>, Arc<TopicMetrics>>,
+    /// What deleted topics had counted: totals never fall.
+    deleted: TopicMetrics,
+}
+
+#[derive(Default)]
+struct RequestMetrics {
+    by_version: [AtomicU64; VERSIONS],
+    total_time_us: AtomicU64,
+    answered: AtomicU64,
+}
+
+/// Counters of one topic on this broker.
+#[derive(Default)]
+pub struct TopicMetrics {
+    pub messages_in: AtomicU64,
+    pub bytes_in: AtomicU64,
+    pub bytes_out: AtomicU64,
+    pub bytes_rejected: AtomicU64,
+    pub total_produce_requests: AtomicU64,
+    pub total_fetch_requests: AtomicU64,
+    pub failed_produce_requests: AtomicU64,
+    pub failed_fetch_requests: AtomicU64,
+}
+
+impl TopicMetrics {
+    fn fields(&self) -> [(&'static str, &AtomicU64); 8] {
+        [
+            ("messagesin", &self.messages_in),
+            ("bytesin", &self.bytes_in),
+            ("bytesout", &self.bytes_out),
+            ("bytesrejected", &self.bytes_rejected),
+            ("totalproducerequests", &self.total_produce_requests),
+            ("totalfetchrequests", &self.total_fetch_requests),
+            ("failedproducerequests", &self.failed_produce_requests),
+            ("failedfetchrequests", &self.failed_fetch_requests),
+        ]
+    }
+
+    /// A batch of `records` in `bytes` was appended.
+    pub fn appended(&self, records: u64, bytes: u64) {
+        self.messages_in.fetch_add(records, Relaxed);
+        self.bytes_in.fetch_add(bytes, Relaxed);
+    }
+
+    /// `bytes` went to a consumer.
+    pub fn fetched(&self, bytes: u64) {
+        self.bytes_out.fetch_add(bytes, Relaxed);
+    }
+}
+
+/// Counters of one listener.
+#[derive(Default)]
+pub struct ListenerMetrics {
+    pub opened: AtomicU64,
+    pub closed: AtomicU64,
+}
+
+impl ListenerMetrics {
+    pub fn connection_opened(&self) {
+        self.opened.fetch_add(1, Relaxed);
+    }
+
+    pub fn connection_closed(&self) {
+        self.closed.fetch_add(1, Relaxed);
+    }
+
+    /// Connections that are open now.
+    pub fn connection_count(&self) -> u64 {
+        let closed = self.closed.load(Relaxed);
+        self.opened.load(Relaxed).saturating_sub(closed)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    pub fn new() -> Self {
+        Self {
+            requests: (0..API_KEYS).map(|_| RequestMetrics::default()).collect(),
+            topics: RwLock::default(),
+            listeners: RwLock::default(),
+            sources: RwLock::default(),
+        }
+    }
+
+    /// A request of an API came in.
+    pub fn request(&self, api_key: i16, version: i16) {
+        if let Some(api) = usize::try_from(api_key)
+            .ok()
+            .and_then(|key| self.requests.get(key))
+        {
+            let version = usize::try_from(version).unwrap_or(0).min(VERSIONS - 1);
+            api.by_version[version].fetch_add(1, Relaxed);
+        }
+    }
+
+    /// A request was answered so long after it came in.
+    pub fn answered(&self, api_key: i16, took: Duration) {
+        if let Some(api) = usize::try_from(api_key)
+            .ok()
+            .and_then(|key| self.requests.get(key))
+        {
+            api.total_time_us
+                .fetch_add(took.as_micros() as u64, Relaxed);
+            api.answered.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// The counters of a topic; a partition keeps the handle.
+    pub fn topic(&self, name: &str) -> Arc<TopicMetrics> {
+        let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(topic) = topics.live.get(name) {
+            return topic.clone();
+        }
+        drop(topics);
+        let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
+        topics.live.entry(name.into()).or_default().clone()
+    }
+
+    /// The topic is gone; what it counted stays in the totals.
+    pub fn remove_topic(&self, name: &str) {
+        let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(topic) = topics.live.remove(name) {
+            for ((_, total), (_, counter)) in topics.deleted.fields().iter().zip(topic.fields()) {
+                total.fetch_add(counter.load(Relaxed), Relaxed);
+            }
+        }
+    }
+
+    /// The counters of a listener.
+    pub fn listener(&self, name: &str) -> Arc<ListenerMetrics> {
+        let mut listeners = self
+            .listeners
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        listeners.entry(name.into()).or_default().clone()
+    }
+
+    /// Adds values that are worked out at each scrape: gauges of partitions, logs, groups. Must not block for long.
+    pub fn add_source(&self, source: impl Fn(&mut Scrape) + Send + Sync + 'static) {
+        let mut sources = self.sources.write().unwrap_or_else(PoisonError::into_inner);
+        sources.push(Box::new(source));
+    }
+
+    /// Everything in Prometheus' text format.
+    pub fn encode(&self) -> String {
+        let mut scrape = Scrape::default();
+        self.collect_topics(&mut scrape);
+        self.collect_requests(&mut scrape);
+        self.collect_listeners(&mut scrape);
+        process::collect(&mut scrape);
+        for source in self
+            .sources
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+        {
+            source(&mut scrape);
+        }
+        TextEncoder::new()
+            .encode_to_string(&scrape.into_families())
+            .unwrap_or_else(|error| format!("# {error}\n"))
+    }
+
+    fn collect_topics(&self, scrape: &mut Scrape) {
+        let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
+        for (i, (field, deleted)) in topics.deleted.fields().into_iter().enumerate() {
+            let name = format!("kafka_server_brokertopicmetrics_{field}_total");
+            let mut total = deleted.load(Relaxed);
+            for (topic, counters) in &topics.live {
+                let value = counters.fields()[i].1.load(Relaxed);
+                total += value;
+                scrape.counter(&name, &[("topic", topic)], value as f64);
+            }
+            scrape.counter(&name, &[], total as f64);
+        }
+    }
+
+    fn collect_requests(&self, scrape: &mut Scrape) {
+        for (key, api) in self.requests.iter().enumerate() {
+            let Ok(name) = kafka_protocol::messages::ApiKey::try_from(key as i16) else {
+                continue;
+            };
+            let name = format!("{name:?}");
+            for (version, count) in api.by_version.iter().enumerate() {
+                let count = count.load(Relaxed);
+                if count > 0 {
+                    let labels = [
+                        ("request", name.as_str()),
+                        ("version", &version.to_string()),
+                    ];
+                    scrape.counter(
+                        "kafka_network_requestmetrics_requests_total",
+                        &labels,
+                        count as f64,
+                    );
+                }
+            }
+            let answered = api.answered.load(Relaxed);
+            if answered > 0 {
+                let labels = [("request", name.as_str())];
+                let sum_ms = api.total_time_us.load(Relaxed) as f64 / 1000.0;
+                let family = "kafka_network_requestmetrics_totaltimems";
+                scrape.counter(&format!("{family}_count"), &labels, answered as f64);
+                scrape.counter(&format!("{family}_sum"), &labels, sum_ms);
+            }
+        }
+    }
+
+    fn collect_listeners(&self, scrape: &mut Scrape) {
+        let listeners = self
+            .listeners
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        for (name, listener) in listeners.iter() {
+            let family = "kafka_server_socket_server_metrics_connection";
+            let labels = [("listener", &**name), ("networkProcessor", "0")];
+            scrape.gauge(
+                &format!("{family}_count"),
+                &labels,
+                listener.connection_count() as f64,
+            );
+            let opened = listener.opened.load(Relaxed) as f64;
+            scrape.counter(&format!("{family}_creation_total"), &labels, opened);
+            let closed = listener.closed.load(Relaxed) as f64;
+            scrape.counter(&format!("{family}_close_total"), &labels, closed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
