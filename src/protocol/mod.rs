@@ -1,7 +1,11 @@
 //! The wire protocol: errors, headers, messages, record batches. Pure: bytes in, values out.
 
 pub mod batch;
+pub mod control_records;
 pub mod error;
+pub mod group_records;
 pub mod metadata_records;
+pub mod transaction_records;
+pub mod wire;
 
 pub use error::{Error, ErrorCode};
