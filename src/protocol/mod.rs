@@ -4,6 +4,8 @@ pub mod batch;
 pub mod control_records;
 pub mod error;
 pub mod group_records;
+pub mod header;
+pub mod messages;
 pub mod metadata_records;
 pub mod transaction_records;
 pub mod wire;

@@ -146,10 +146,10 @@ impl<'a> Encoder<'a> {
     /// The length of a records field whose bytes are sent from elsewhere, and the place where they belong.
     pub fn spliced_records(&mut self, len: usize, version: Version) {
         self.length(Some(len), Width::Long, version);
-        self.splices.push(Splice {
-            position: self.buf.len(),
-            len,
-        });
+        if len > 0 {
+            let position = self.buf.len();
+            self.splices.push(Splice { position, len });
+        }
     }
 
     /// A tagged field: the size comes before the value but is known only after it, so the two are swapped.
@@ -431,7 +431,7 @@ impl<T: Decode> Decode for Vec<T> {
 }
 
 /// Records that lie outside the encoded message, in a file for example.
-pub trait Payload: Default {
+pub trait Payload {
     fn size_bytes(&self) -> usize;
 }
 
@@ -441,21 +441,27 @@ impl Payload for Bytes {
     }
 }
 
-/// A records field: only its length enters the buffer, see [`Encoder::spliced_records`].
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Records<R>(pub R);
+/// A records field: only its length enters the buffer, see [`Encoder::spliced_records`]. None are written as empty.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Records<R>(pub Option<R>);
 
-impl<R: Payload> Encode for Records<R> {
-    fn write(&self, out: &mut Encoder<'_>, version: Version) {
-        out.spliced_records(self.0.size_bytes(), version);
+impl<R> Default for Records<R> {
+    fn default() -> Self {
+        Self(None)
     }
 }
 
-/// Null records are read as empty ones, as Kafka's clients do.
+impl<R: Payload> Encode for Records<R> {
+    fn write(&self, out: &mut Encoder<'_>, version: Version) {
+        let len = self.0.as_ref().map_or(0, Payload::size_bytes);
+        out.spliced_records(len, version);
+    }
+}
+
 impl<R: Payload + From<Bytes>> Decode for Records<R> {
     fn read(from: &mut Reader<'_>, version: Version) -> Result<Self, DecodeError> {
-        let bytes = Option::<Bytes>::read(from, version)?.unwrap_or_default();
-        Ok(Self(bytes.into()))
+        let bytes = Option::<Bytes>::read(from, version)?;
+        Ok(Self(bytes.filter(|bytes| !bytes.is_empty()).map(R::from)))
     }
 }
 

@@ -1,0 +1,1 @@
+//! Our messages against the codec crate, byte for byte, and hostile bytes.
