@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::image::ConfigResource;
+use super::image::{ConfigResource, MetadataImage};
 use crate::types::{BrokerId, Uuid};
 
 /// The changes of one or more committed batches. It names what changed; how it is now stands in the image that comes with it.
@@ -50,5 +50,75 @@ impl MetadataDelta {
             let partitions = topic.partitions.iter();
             partitions.map(|partition| (*id, &topic.name, *partition))
         })
+    }
+}
+
+impl MetadataDelta {
+    /// What differs between two images. Needed only where the records in between are not known.
+    pub fn between(before: &MetadataImage, after: &MetadataImage) -> Self {
+        let mut delta = Self {
+            features_changed: before.features != after.features,
+            controllers_changed: before.cluster.controllers != after.cluster.controllers,
+            producer_ids_changed: before.producer_ids != after.producer_ids,
+            security_changed: before.security != after.security,
+            ..Self::default()
+        };
+        let (old, new) = (&before.cluster.brokers, &after.cluster.brokers);
+        let brokers = old.keys().chain(new.keys());
+        let changed = brokers.filter(|id| old.get(*id) != new.get(*id));
+        delta.brokers_changed = changed.copied().collect();
+        let (old, new) = (&before.configs.resources, &after.configs.resources);
+        let resources = old.keys().chain(new.keys());
+        let changed = resources.filter(|r| old.get(*r) != new.get(*r));
+        delta.configs_changed = changed.cloned().collect();
+        for topic in before.topics.iter() {
+            if after.topics.by_id(topic.id).is_none() {
+                delta
+                    .topics_deleted
+                    .insert(topic.id, Arc::clone(&topic.name));
+            }
+        }
+        for topic in after.topics.iter() {
+            let old = before.topics.by_id(topic.id);
+            let old_partition = |index: &i32| old.and_then(|old| old.partitions.get(index));
+            let partitions = topic.partitions.iter();
+            let changed = partitions.filter(|(index, new)| old_partition(index) != Some(new));
+            let changed = TopicDelta {
+                name: Arc::clone(&topic.name),
+                created: old.is_none(),
+                partitions: changed.map(|(index, _)| *index).collect(),
+            };
+            if changed.created || !changed.partitions.is_empty() {
+                delta.topics_changed.insert(topic.id, changed);
+            }
+        }
+        delta
+    }
+
+    /// Adds the changes of an `earlier` delta that was not handed out.
+    pub(super) fn merge(&mut self, earlier: MetadataDelta) {
+        self.initial |= earlier.initial;
+        self.features_changed |= earlier.features_changed;
+        self.controllers_changed |= earlier.controllers_changed;
+        self.producer_ids_changed |= earlier.producer_ids_changed;
+        self.security_changed |= earlier.security_changed;
+        self.brokers_changed.extend(earlier.brokers_changed);
+        self.configs_changed.extend(earlier.configs_changed);
+        self.topics_deleted.extend(earlier.topics_deleted);
+        for (id, topic) in earlier.topics_changed {
+            if self.topics_deleted.contains_key(&id) {
+                // Nobody was told that a topic of the earlier delta exists.
+                if topic.created {
+                    self.topics_deleted.remove(&id);
+                }
+                continue;
+            }
+            let merged = self.topics_changed.entry(id).or_insert_with(|| TopicDelta {
+                partitions: BTreeSet::new(),
+                ..topic.clone()
+            });
+            merged.created |= topic.created;
+            merged.partitions.extend(topic.partitions);
+        }
     }
 }

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use super::topics::TopicsImage;
+use crate::protocol::metadata_records::{
+    AccessControlEntryRecord, DelegationTokenRecord, UserScramCredentialRecord,
+};
 use crate::types::{BrokerId, LeaderEpoch, Offset, ProducerId, TimestampMs, Uuid};
 
 /// Everything that the metadata log says up to one offset.
@@ -249,4 +252,12 @@ pub struct ProducerIdsImage {
 
 /// Client quotas, SCRAM credentials, ACLs and delegation tokens: kept as they came, for the modules that will use them.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct SecurityImage {}
+pub struct SecurityImage {
+    /// By entity (type to name, `None` is the type's default), then by quota key.
+    pub quotas: OrdMap<BTreeMap<String, Option<String>>, BTreeMap<String, f64>>,
+    /// By user and mechanism.
+    pub scram: OrdMap<(String, i8), Arc<UserScramCredentialRecord>>,
+    pub acls: OrdMap<Uuid, Arc<AccessControlEntryRecord>>,
+    /// By token id.
+    pub tokens: OrdMap<String, Arc<DelegationTokenRecord>>,
+}

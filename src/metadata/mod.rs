@@ -1,11 +1,15 @@
 //! The metadata of the cluster: an immutable image made of committed records, what changed between two images, and the loader
 //! that follows the metadata log and tells the rest of the broker.
 
+mod apply;
 mod delta;
 mod image;
 mod images;
+mod loader;
+mod snapshot;
 mod topics;
 
+pub use apply::{ApplyError, DIRECTORY_UNASSIGNED, NO_LEADER_CHANGE, unchanged_partition};
 pub use delta::{MetadataDelta, TopicDelta};
 pub use image::{
     BrokerRegistration, ClusterImage, ConfigResource, ConfigResourceType, ConfigsImage,
@@ -13,6 +17,7 @@ pub use image::{
     SecurityImage, VersionRange,
 };
 pub use images::{Images, Publisher};
+pub use loader::{Loader, LoaderParams, SnapshotPolicy};
 pub use topics::{LeaderRecoveryState, NO_LEADER, PartitionRegistration, TopicImage, TopicsImage};
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 
 use crate::types::{BrokerId, LeaderEpoch, TopicPartition, Uuid};
 
@@ -81,6 +81,8 @@ pub struct TopicImage {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TopicsImage {
     ids: OrdMap<Arc<str>, Uuid>,
+    /// Names with `.` or `_` under the name that has only `_`: metrics cannot tell such names apart.
+    collisions: OrdMap<String, OrdSet<Arc<str>>>,
     topics: OrdMap<Uuid, TopicImage>,
 }
 
@@ -125,7 +127,19 @@ impl TopicsImage {
         self.by_name(&tp.topic)?.partitions.get(&tp.partition)
     }
 
+    /// An existing topic that differs from `name` at most in `.` for `_` or the other way round.
+    pub fn colliding_with(&self, name: &str) -> Option<&Arc<str>> {
+        if !has_collision_chars(name) {
+            return None;
+        }
+        self.collisions.get(&name.replace('.', "_"))?.get_min()
+    }
+
     pub(super) fn insert(&mut self, name: Arc<str>, id: Uuid) {
+        if has_collision_chars(&name) {
+            let names = self.collisions.entry(name.replace('.', "_"));
+            names.or_default().insert(Arc::clone(&name));
+        }
         self.ids.insert(Arc::clone(&name), id);
         let partitions = OrdMap::new();
         self.topics.insert(
@@ -141,10 +155,21 @@ impl TopicsImage {
     pub(super) fn remove(&mut self, id: Uuid) -> Option<TopicImage> {
         let topic = self.topics.remove(&id)?;
         self.ids.remove(&*topic.name);
+        let unified = topic.name.replace('.', "_");
+        if let Some(names) = self.collisions.get_mut(&unified) {
+            names.remove(&*topic.name);
+            if names.is_empty() {
+                self.collisions.remove(&unified);
+            }
+        }
         Some(topic)
     }
 
     pub(super) fn get_mut(&mut self, id: Uuid) -> Option<&mut TopicImage> {
         self.topics.get_mut(&id)
     }
+}
+
+fn has_collision_chars(name: &str) -> bool {
+    name.contains(['.', '_'])
 }
