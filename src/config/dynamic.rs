@@ -49,7 +49,6 @@ pub(super) fn listener_base(name: &str) -> Option<&str> {
 }
 
 /// All names of the setting `name`, by precedence (`DynamicBrokerConfig.brokerConfigSynonyms`).
-#[allow(dead_code, reason = "DescribeConfigs needs it next")]
 pub(super) fn broker_synonyms(name: &str) -> Vec<&str> {
     if name == "log.flush.interval.ms" {
         return vec![name, "log.flush.scheduler.interval.ms"];

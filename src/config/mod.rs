@@ -2,6 +2,8 @@
 //! and what DescribeConfigs and AlterConfigs need to know of them.
 
 mod broker_keys;
+mod describe;
+mod docs;
 mod dynamic;
 mod fields;
 mod key;
@@ -16,6 +18,7 @@ mod validate;
 use broker_keys::BROKER_KEYS;
 use resource_keys::{CLIENT_METRICS_KEYS, GROUP_KEYS, TOPIC_KEYS};
 
+pub use describe::{ConfigEntry, ConfigSource, ConfigSynonym, describe_client_metrics, is_list};
 pub use fields::Config;
 pub use key::{InvalidValue, Key, Kind, Mode, Valid, Value, split_list};
 pub use listeners::{Endpoint, SecurityProtocol};

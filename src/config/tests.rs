@@ -146,3 +146,205 @@ fn topic_config_rules_are_kafkas() {
         Err(40)
     );
 }
+
+/// The settings of the Kafka that `testdata` was read from.
+const OBSERVED_NODE: &str = "\
+process.roles=broker,controller
+node.id=1
+controller.quorum.bootstrap.servers=127.0.0.1:29193
+listeners=PLAINTEXT://127.0.0.1:29192,CONTROLLER://127.0.0.1:29193
+advertised.listeners=PLAINTEXT://127.0.0.1:29192,CONTROLLER://127.0.0.1:29193
+controller.listener.names=CONTROLLER
+log.dirs=/tmp/kcfg/data
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+log.retention.hours=24
+";
+
+/// The lines that kafka-configs prints of `entries`, as in `testdata`.
+fn lines(mut entries: Vec<ConfigEntry>) -> Vec<String> {
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    let source = |source| match source {
+        ConfigSource::DynamicTopic => "DYNAMIC_TOPIC_CONFIG",
+        ConfigSource::DynamicBroker => "DYNAMIC_BROKER_CONFIG",
+        ConfigSource::DynamicDefaultBroker => "DYNAMIC_DEFAULT_BROKER_CONFIG",
+        ConfigSource::StaticBroker => "STATIC_BROKER_CONFIG",
+        ConfigSource::Default => "DEFAULT_CONFIG",
+        ConfigSource::DynamicBrokerLogger => "DYNAMIC_BROKER_LOGGER_CONFIG",
+        ConfigSource::ClientMetrics => "DYNAMIC_CLIENT_METRICS_CONFIG",
+        ConfigSource::Group => "DYNAMIC_GROUP_CONFIG",
+    };
+    let text = |value: &Option<String>| value.clone().unwrap_or("null".to_owned());
+    entries
+        .iter()
+        .map(|e| {
+            let synonyms: Vec<String> = e
+                .synonyms
+                .iter()
+                .map(|s| format!("{}:{}={}", source(s.source), s.name, text(&s.value)))
+                .collect();
+            let sensitive = e.is_sensitive;
+            format!(
+                "{}\t{}\t{sensitive}\t{}",
+                e.name,
+                text(&e.value),
+                synonyms.join(", ")
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn described_configs_equal_those_of_kafka() {
+    let none = BTreeMap::new();
+    // What the eligible-leader-replicas feature sets when a cluster is formatted.
+    let elr = BTreeMap::from([("min.insync.replicas".to_owned(), "1".to_owned())]);
+    let config = load(OBSERVED_NODE).unwrap().with_dynamic(&elr, &none);
+    let own = BTreeMap::from([("retention.ms".to_owned(), "1000".to_owned())]);
+    for (entries, expected) in [
+        (
+            config.describe_broker(),
+            include_str!("testdata/broker.tsv"),
+        ),
+        (
+            config.describe_topic(&own),
+            include_str!("testdata/topic.tsv"),
+        ),
+        (
+            config.describe_group(&none),
+            include_str!("testdata/group.tsv"),
+        ),
+    ] {
+        let expected: Vec<&str> = expected.lines().filter(|l| !l.starts_with('#')).collect();
+        let got = lines(entries);
+        for (got, expected) in got.iter().zip(&expected) {
+            assert_eq!(got, expected);
+        }
+        assert_eq!(got.len(), expected.len());
+    }
+    assert_eq!(lines(config.describe_cluster_default()).len(), 1);
+    assert_eq!(describe_client_metrics(&none).len(), 3);
+    assert!(docs::names().is_sorted());
+    assert!(docs::names().all(|n| { broker_key(n).or(topic_key(n)).or(group_key(n)).is_some() }));
+}
+
+#[test]
+fn kafkas_own_server_properties_loads() {
+    // The settings of config/server.properties in Kafka 4.3.1.
+    let config = load(
+        "process.roles=broker,controller\nnode.id=1\n\
+         controller.quorum.bootstrap.servers=localhost:9093\n\
+         listeners=PLAINTEXT://:9092,CONTROLLER://:9093\n\
+         inter.broker.listener.name=PLAINTEXT\n\
+         advertised.listeners=PLAINTEXT://localhost:9092,CONTROLLER://localhost:9093\n\
+         controller.listener.names=CONTROLLER\n\
+         listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL\n\
+         num.network.threads=3\nnum.io.threads=8\nsocket.send.buffer.bytes=102400\n\
+         socket.receive.buffer.bytes=102400\nsocket.request.max.bytes=104857600\n\
+         log.dirs=/tmp/kraft-combined-logs\nnum.partitions=1\n\
+         num.recovery.threads.per.data.dir=2\noffsets.topic.replication.factor=1\n\
+         share.coordinator.state.topic.replication.factor=1\n\
+         share.coordinator.state.topic.min.isr=1\n\
+         transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
+         log.retention.hours=168\nlog.segment.bytes=1073741824\n\
+         log.retention.check.interval.ms=300000\n",
+    )
+    .unwrap();
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    let built_in = Config::load(None, &[]).unwrap();
+    assert_eq!(config.listeners, built_in.listeners);
+    assert_eq!(config.advertised_listeners, built_in.advertised_listeners);
+    assert_eq!(config.log_dirs, built_in.log_dirs);
+    assert_eq!(config.broker_listeners().count(), 1);
+    assert_eq!(config.controller_listeners().next().unwrap().port, 9093);
+}
+
+#[test]
+fn errors_say_key_value_file_and_what_is_allowed() {
+    let error = node("num.partitions=zero").unwrap_err().to_string();
+    for part in ["num.partitions", "zero", "server.properties", "at least 1"] {
+        assert!(error.contains(part), "{error}");
+    }
+    let overridden = Config::parse("node.id=1", &[("log.segment.bytes".into(), "1".into())]);
+    assert!(overridden.unwrap_err().to_string().contains("--override"));
+    let secret = node("ssl.key.password=hunter2\nnum.io.threads=0")
+        .unwrap_err()
+        .to_string();
+    assert!(!secret.contains("hunter2"));
+    for bad in [
+        "advertised.listeners=PLAINTEXT://0.0.0.0:9092",
+        "listeners=PLAINTEXT://:9092,PLAINTEXT://:9093",
+        "listeners=PLAINTEXT://:9092,CONTROLLER://:9092",
+        "listeners=FOO://:9092",
+        "listeners=SSL://:9092",
+        "listeners=PLAINTEXT://:99999",
+        "listeners=",
+        "advertised.listeners=OTHER://x:1",
+        "listener.security.protocol.map=PLAINTEXT:CLEAR",
+        "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "create.topic.policy.class.name=com.example.Policy",
+        "listener.name.plaintext.plain.sasl.server.callback.handler.class=com.example.Handler",
+        "principal.builder.class=com.example.Builder",
+        "zookeeper.connect=localhost:2181",
+        "process.roles=broker",
+        "broker.id=2",
+        "inter.broker.listener.name=INTERNAL",
+        "max.connections.per.ip=0",
+        "replica.fetch.wait.max.ms=40000",
+    ] {
+        assert!(node(bad).is_err(), "{bad}");
+    }
+    assert!(
+        load("log.dirs=/tmp/x")
+            .unwrap_err()
+            .to_string()
+            .contains("node.id")
+    );
+    assert_eq!(load("broker.id=7\nlog.dir=/x").unwrap().node_id, 7);
+}
+
+#[test]
+fn unknown_and_legacy_keys_are_warned_about() {
+    let warnings = |text: &str| node(text).unwrap().warnings.join("\n");
+    assert!(warnings("num.partition=3").contains("did you mean num.partitions?"));
+    assert!(!warnings("my.own.plugin.setting.of.mine=3").contains("did you mean"));
+    assert!(warnings("inter.broker.protocol.version=3.9").contains("metadata version"));
+    assert!(warnings("log.message.downconversion.enable=true").contains("v2"));
+    assert_eq!(
+        warnings("listener.name.plaintext.connections.max.reauth.ms=1"),
+        ""
+    );
+    assert_eq!(warnings("sasl.enabled.mechanisms=PLAIN"), "");
+}
+
+#[test]
+fn listeners_fit_their_protocol_map() {
+    let config = node(
+        "listeners=IN://127.0.0.1:1,OUT://[::1]:2,CTRL://127.0.0.1:3\n\
+         listener.security.protocol.map=IN:PLAINTEXT,out:PLAINTEXT,CTRL:PLAINTEXT\n\
+         advertised.listeners=out://host.example:9,IN://10.0.0.1:1\n\
+         inter.broker.listener.name=IN\ncontroller.listener.names=CTRL",
+    )
+    .unwrap();
+    let names: Vec<String> = config.listeners.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        names,
+        ["IN://127.0.0.1:1", "OUT://[::1]:2", "CTRL://127.0.0.1:3"]
+    );
+    let advertised: Vec<String> = config
+        .advertised_broker_listeners()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(advertised, ["OUT://host.example:9", "IN://10.0.0.1:1"]);
+    let moved = Config::load(
+        None,
+        &[("listeners".into(), "PLAINTEXT://127.0.0.1:7".into())],
+    )
+    .unwrap();
+    let advertised: Vec<String> = moved
+        .advertised_broker_listeners()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(advertised, ["PLAINTEXT://127.0.0.1:7"]);
+}

@@ -112,3 +112,6 @@ pub fn decode(bytes: &[u8]) -> String {
         Err(_) => bytes.iter().map(|b| char::from(*b)).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;
