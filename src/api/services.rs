@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::controller;
 use crate::group::GroupCoordinator;
-use crate::metadata::MetadataImage;
+use crate::metadata::{Images, MetadataImage};
 use crate::metrics::Metrics;
 use crate::quorum::MetaLog;
 use crate::replica::{ReplicaManager, SessionCache};
@@ -17,9 +17,9 @@ use crate::replica::{ReplicaManager, SessionCache};
 /// Shared by every request of the broker.
 pub struct Services {
     /// Static configuration with the dynamic broker configuration on top.
-    pub config: ArcSwap<Config>,
+    pub config: Arc<ArcSwap<Config>>,
     pub cluster_id: Arc<str>,
-    pub image: Arc<ArcSwap<MetadataImage>>,
+    pub images: Images,
     pub replicas: Arc<ReplicaManager>,
     pub fetch_sessions: SessionCache,
     pub controller: controller::Handle,
@@ -33,7 +33,7 @@ pub struct Services {
 impl Services {
     /// The newest metadata that this broker has applied.
     pub fn image(&self) -> Arc<MetadataImage> {
-        self.image.load_full()
+        self.images.current()
     }
 
     pub fn config(&self) -> Arc<Config> {

@@ -15,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::error;
 
 use crate::config::TopicConfig;
-use crate::log::{AppendInfo, Log, LogSlice, ReadError};
+use crate::log::{AppendInfo, FlushJob, Log, LogSlice, ReadError};
 use crate::metadata::PartitionRegistration;
 use crate::protocol::batch::ValidBatch;
 use crate::protocol::{Error, ErrorCode};
@@ -126,14 +126,21 @@ impl Partition {
     ///
     /// `min_in_sync` asks for `min.insync.replicas` first (acks=all).
     pub fn append_as_leader(
-        &self,
+        self: &Arc<Self>,
         batches: &[ValidBatch],
         min_in_sync: bool,
         now_ms: TimestampMs,
     ) -> Vec<Result<AppendInfo, Error>> {
         let mut inner = self.lock();
         match inner.append(batches, min_in_sync, now_ms) {
-            Ok(results) => results,
+            Ok((results, flush)) => {
+                drop(inner);
+                if let Some(job) = flush {
+                    let partition = Arc::clone(self);
+                    tokio::task::spawn_blocking(move || partition.flush(&job));
+                }
+                results
+            }
             Err(error) => {
                 if error.code == ErrorCode::KafkaStorageError {
                     inner.fail(&self.topic_partition, &error);
@@ -185,6 +192,17 @@ impl Partition {
             last_stable_offset: offsets.last_stable_offset,
             log_start_offset: offsets.log_start_offset,
         })
+    }
+
+    /// Makes a rolled segment durable, without holding up appends.
+    fn flush(&self, job: &FlushJob) {
+        let result = job.run();
+        let mut inner = self.lock();
+        match (result, &mut inner.log) {
+            (Ok(()), Some(log)) => log.finish_flush(job),
+            (Ok(()), None) => {}
+            (Err(cause), _) => inner.fail(&self.topic_partition, &cause.into()),
+        }
     }
 
     /// Wakes `wait` when bytes come, or when the partition changes.
@@ -266,7 +284,7 @@ impl Inner {
         batches: &[ValidBatch],
         min_in_sync: bool,
         now_ms: TimestampMs,
-    ) -> Result<Vec<Result<AppendInfo, Error>>, Error> {
+    ) -> Result<(Vec<Result<AppendInfo, Error>>, Option<FlushJob>), Error> {
         let log = online(&mut self.log)?;
         if !self.state.is_leader() {
             return Err(ErrorCode::NotLeaderOrFollower.into());
@@ -277,15 +295,21 @@ impl Inner {
         }
         let size_before = log.size_bytes();
         let results = log.append_as_leader(batches, self.state.leader_epoch(), now_ms)?;
-        if self.config.flush_messages != i64::MAX && log.flush_due() {
-            log.flush()?;
+        // A roll is flushed in the background; `flush.messages` asks for it before the answer.
+        let mut flush = None;
+        if log.flush_due() {
+            if self.config.flush_messages == i64::MAX {
+                flush = log.begin_flush();
+            } else {
+                log.flush()?;
+            }
         }
         let bytes = log.size_bytes().saturating_sub(size_before);
         if self.state.advance_high_watermark(log.next_offset()) {
             self.waiters
                 .advance(self.state.high_watermark(), bytes as i64);
         }
-        Ok(results)
+        Ok((results, flush))
     }
 
     fn offsets(&mut self) -> Result<Offsets, Error> {

@@ -25,12 +25,24 @@ impl ReplicaManager {
         self.checkpoint(Checkpoint::LogStartOffset, log_start_offset);
     }
 
+    /// Rewrites the file only when an offset moved since.
     fn checkpoint(&self, kind: Checkpoint, offset: fn(&Partition) -> Option<Offset>) {
         let partitions = self.partitions();
         for dir in self.log_dirs().dirs() {
             let offsets = offsets(&in_dir(&partitions, dir), offset);
-            if let Err(error) = dir.write_checkpoint(kind, &offsets) {
-                error!(dir = %dir.path().display(), %error, "checkpoint not written");
+            let key = (dir.path().to_owned(), kind.file_name());
+            let mut written = self
+                .checkpointed
+                .lock()
+                .expect("the map is changed without panics");
+            if written.get(&key) == Some(&offsets) {
+                continue;
+            }
+            match dir.write_checkpoint(kind, &offsets) {
+                Ok(()) => {
+                    written.insert(key, offsets);
+                }
+                Err(error) => error!(dir = %dir.path().display(), %error, "checkpoint not written"),
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::metadata::{
 };
 use crate::partition::{Partition, PartitionState};
 use crate::protocol::{Error, ErrorCode};
-use crate::types::{BrokerId, CLUSTER_METADATA_TOPIC, TopicPartition, Uuid};
+use crate::types::{BrokerId, CLUSTER_METADATA_TOPIC, Offset, TimestampMs, TopicPartition, Uuid};
 
 /// A topic with partitions on this broker.
 #[derive(Debug)]
@@ -42,6 +42,9 @@ pub struct ReplicaManager {
     hosted: RwLock<Hosted>,
     /// Directories of deleted topics, and when (monotonic) they may go.
     trash: Mutex<Vec<(i64, PathBuf)>>,
+    /// What each checkpoint file holds, by directory and file name.
+    pub(super) checkpointed:
+        Mutex<HashMap<(PathBuf, &'static str), BTreeMap<TopicPartition, Offset>>>,
 }
 
 /// A partition to open: what the image says of it.
@@ -66,6 +69,7 @@ impl ReplicaManager {
             clock,
             hosted: RwLock::default(),
             trash: Mutex::default(),
+            checkpointed: Mutex::default(),
         }
     }
 
@@ -311,6 +315,14 @@ impl ReplicaManager {
             if let Err(error) = log::delete_dir(&path) {
                 error!(path = %path.display(), %error, "directory of a deleted topic cannot be removed");
             }
+        }
+    }
+
+    /// Forgets producers that were silent for `producer.id.expiration.ms`.
+    pub fn remove_expired_producers(&self, now_ms: TimestampMs) {
+        for partition in self.partitions() {
+            // A closed log has no producers.
+            let _ = partition.with_log(|log| log.remove_expired_producers(now_ms));
         }
     }
 

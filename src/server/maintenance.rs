@@ -1,0 +1,58 @@
+//! What the broker does on timers: checkpoints, directories of deleted topics, expired producers. Nothing here
+//! runs more often than every few seconds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::replica::ReplicaManager;
+
+/// How often directories of deleted topics are looked at.
+const TRASH_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Starts the timers; they end with `shutdown`.
+pub fn spawn(
+    tasks: &TaskTracker,
+    shutdown: &CancellationToken,
+    config: &Config,
+    replicas: &Arc<ReplicaManager>,
+    clock: &Clock,
+) {
+    let timer = |interval: Duration, job: fn(&ReplicaManager, &Clock)| {
+        let (replicas, clock) = (Arc::clone(replicas), clock.clone());
+        tasks.spawn(every(interval, shutdown.clone(), move || job(&replicas, &clock)));
+    };
+    timer(millis(config.replica_high_watermark_checkpoint_interval_ms), |replicas, _| {
+        replicas.checkpoint_high_watermarks();
+    });
+    timer(millis(i64::from(config.log_flush_offset_checkpoint_interval_ms)), |replicas, _| {
+        replicas.checkpoint_logs();
+    });
+    timer(millis(i64::from(config.producer_id_expiration_check_interval_ms)), |replicas, clock| {
+        replicas.remove_expired_producers(clock.wall_ms());
+    });
+    timer(TRASH_INTERVAL, |replicas, _| replicas.empty_trash());
+}
+
+fn millis(interval_ms: i64) -> Duration {
+    Duration::from_millis(interval_ms.max(1) as u64)
+}
+
+async fn every(
+    interval: Duration,
+    shutdown: CancellationToken,
+    job: impl Fn() + Clone + Send + 'static,
+) {
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(interval) => {}
+        }
+        // Files are written: off the threads that serve connections. A panic is that job's alone.
+        let _ = tokio::task::spawn_blocking(job.clone()).await;
+    }
+}
