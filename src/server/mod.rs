@@ -3,8 +3,10 @@
 mod broker;
 mod connection;
 mod coordinator_log;
+mod dynamic_config;
 pub mod lifecycle;
 mod listener;
 mod maintenance;
+mod storage;
 
 pub use broker::{Broker, StartError};

@@ -1,0 +1,248 @@
+//! The composition root: opens the storage, starts the metadata quorum, controller and coordinators, listens; and
+//! stops all of it in the reverse order.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use super::connection::{self, Limits};
+use super::coordinator_log::{CoordinatorLog, GroupElections};
+use super::lifecycle::Lifecycle;
+use super::listener::{self, Acceptor, ConnectionQuota};
+use super::{maintenance, storage};
+use crate::admin;
+use crate::api::{ProducerIds, Services};
+use crate::clock::Clock;
+use crate::config::{Config, Endpoint, SecurityProtocol};
+use crate::controller::{self, Controller};
+use crate::group::{GroupConfig, GroupCoordinator};
+use crate::log::{LogDirs, StorageError};
+use crate::metadata::{Images, Loader, Publisher};
+use crate::metrics::Metrics;
+use crate::quorum::{MetaLog, OpenraftMetaLog, QuorumError};
+use crate::replica::{ReplicaManager, SessionCache};
+use crate::types::BrokerId;
+
+/// Memory for large request frames when `queued.max.request.bytes` sets no bound.
+const REQUEST_MEMORY_BYTES: usize = 512 * 1024 * 1024;
+/// How long connections may take to finish what they are doing at a stop.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Why the broker cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{0}")]
+    Storage(#[from] StorageError),
+    #[error("log directory {dir} {reason}")]
+    Format { dir: String, reason: String },
+    #[error("listener {listener}: cannot listen on {address}: {source}")]
+    Listen { listener: String, address: String, source: io::Error },
+    #[error("listener {listener} uses {protocol}, which this release does not have; use PLAINTEXT")]
+    Protocol { listener: String, protocol: &'static str },
+    #[error("metadata quorum: {0}")]
+    Quorum(#[from] QuorumError),
+    #[error("this broker could not register: {0}")]
+    Register(String),
+}
+
+/// A running broker.
+pub struct Broker {
+    services: Arc<Services>,
+    quorum: Arc<OpenraftMetaLog>,
+    controller: Controller,
+    lifecycle: Lifecycle,
+    /// Bound addresses by listener name.
+    addresses: Vec<(String, SocketAddr)>,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Broker {
+    /// Resolves when clients are served. Needs a multi-threaded tokio runtime.
+    pub async fn start(mut config: Config) -> Result<Self, StartError> {
+        let clock = Clock::system();
+        let listeners = bind_all(&mut config)?;
+        let log_dirs = LogDirs::open(&config.log_dirs)?;
+        let identity = storage::identify(&config, &log_dirs)?;
+        let shutdown = CancellationToken::new();
+        let tasks = TaskTracker::new();
+
+        let quorum = OpenraftMetaLog::start(&config, &identity, &log_dirs, &clock).await?;
+        let meta_log: Arc<dyn MetaLog> = Arc::<OpenraftMetaLog>::clone(&quorum);
+        let images = Images::new();
+        let shared = Arc::new(ArcSwap::from_pointee(config.clone()));
+        let controller = Controller::start(
+            Arc::clone(&meta_log),
+            images.clone(),
+            Arc::new(config.clone()),
+            clock.clone(),
+        );
+        let parts = Parts { config: &config, shared, clock, images, log_dirs, meta_log };
+        let (services, publishers) = parts.assemble(&identity.cluster_id, controller.handle());
+        Loader::spawn(&services.quorum, services.images.clone(), publishers);
+
+        let lifecycle = Lifecycle::start(&config, &identity, controller.handle(), &services.images)
+            .await
+            .map_err(|error| StartError::Register(error.to_string()))?;
+        maintenance::spawn(&tasks, &shutdown, &config, &services.replicas, &services.clock);
+        let broker =
+            Self { services, quorum, controller, lifecycle, addresses: Vec::new(), shutdown, tasks };
+        Ok(broker.listen(&config, listeners))
+    }
+
+    fn listen(mut self, config: &Config, listeners: Vec<(Endpoint, TcpListener)>) -> Self {
+        let memory = usize::try_from(config.queued_max_request_bytes).unwrap_or(REQUEST_MEMORY_BYTES);
+        let request_bytes_max = config.socket_request_max_bytes.max(0) as usize;
+        let limits = Limits {
+            request_bytes_max,
+            idle_max: idle_max(config.connections_max_idle_ms),
+            memory: connection::memory_pool(memory.max(request_bytes_max)),
+        };
+        let quota = ConnectionQuota::new(
+            config.max_connections.max(0) as usize,
+            config.max_connections_per_ip.max(0) as usize,
+        );
+        for (endpoint, listener) in listeners {
+            self.addresses.extend(
+                listener.local_addr().ok().map(|address| (endpoint.listener_name.clone(), address)),
+            );
+            let acceptor = Acceptor {
+                name: endpoint.listener_name.into(),
+                services: Arc::clone(&self.services),
+                limits: limits.clone(),
+                quota: Arc::clone(&quota),
+                shutdown: self.shutdown.clone(),
+                tasks: self.tasks.clone(),
+            };
+            self.tasks.spawn(acceptor.run(listener));
+        }
+        admin::spawn(config, &self.services.metrics, &self.tasks, &self.shutdown);
+        info!(node_id = config.node_id, "kafka server started");
+        self
+    }
+
+    /// Bound addresses by listener name: what to connect to when a port was 0.
+    pub fn addresses(&self) -> &[(String, SocketAddr)] {
+        &self.addresses
+    }
+
+    /// Stops accepting, lets requests finish, flushes, writes checkpoints and the clean-shutdown file.
+    pub async fn shutdown(self) {
+        info!("shutting down");
+        self.services.groups.shutdown();
+        let broker_epoch = self.lifecycle.shutdown().await;
+        self.shutdown.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(DRAIN_TIMEOUT, self.tasks.wait()).await.is_err() {
+            warn!("connections did not finish in time");
+        }
+        self.controller.shutdown().await;
+        self.quorum.shutdown().await;
+        let replicas = Arc::clone(&self.services.replicas);
+        if tokio::task::spawn_blocking(move || replicas.close(broker_epoch)).await.is_err() {
+            warn!("logs were not closed cleanly");
+        }
+        info!("shut down");
+    }
+}
+
+/// What the services are made of.
+struct Parts<'a> {
+    config: &'a Config,
+    shared: Arc<ArcSwap<Config>>,
+    clock: Clock,
+    images: Images,
+    log_dirs: LogDirs,
+    meta_log: Arc<dyn MetaLog>,
+}
+
+impl Parts<'_> {
+    fn assemble(
+        self,
+        cluster_id: &str,
+        controller: controller::Handle,
+    ) -> (Arc<Services>, Vec<Arc<dyn Publisher>>) {
+        let broker_id: BrokerId = self.config.node_id;
+        let replicas = Arc::new(ReplicaManager::new(
+            broker_id,
+            Arc::clone(&self.shared),
+            self.log_dirs,
+            self.clock.clone(),
+        ));
+        let log = CoordinatorLog { replicas: Arc::clone(&replicas), clock: self.clock.clone() };
+        let group_config = GroupConfig::from(self.config);
+        let groups = GroupCoordinator::new(group_config, Arc::new(log), self.clock.clone());
+        let elections = GroupElections { broker_id, groups: groups.clone() };
+        // Settings first: logs open with them. Coordinators last: their logs must be open.
+        let dynamic = DynamicConfig { broker_id, config: Arc::clone(&self.shared) };
+        let publishers: Vec<Arc<dyn Publisher>> = vec![
+            Arc::new(dynamic),
+            Arc::<ReplicaManager>::clone(&replicas),
+            Arc::new(elections),
+        ];
+        let slots = self.config.max_incremental_fetch_session_cache_slots.max(0) as usize;
+        let services = Arc::new(Services {
+            config: self.shared,
+            cluster_id: cluster_id.into(),
+            images: self.images,
+            replicas,
+            fetch_sessions: SessionCache::new(slots),
+            producer_ids: ProducerIds::new(controller.clone(), broker_id),
+            controller,
+            quorum: self.meta_log,
+            groups,
+            metrics: Arc::new(Metrics::new()),
+            clock: self.clock,
+        });
+        (services, publishers)
+    }
+}
+
+fn idle_max(connections_max_idle_ms: i64) -> Duration {
+    match u64::try_from(connections_max_idle_ms) {
+        Ok(idle_ms) => Duration::from_millis(idle_ms),
+        // Negative means never; tokio's timers reach about two years.
+        Err(_) => Duration::from_secs(365 * 24 * 3600),
+    }
+}
+
+/// Binds every broker listener; a port 0 becomes the port that the system chose, in the advertised listeners too.
+fn bind_all(config: &mut Config) -> Result<Vec<(Endpoint, TcpListener)>, StartError> {
+    let mut bound = Vec::new();
+    for endpoint in &mut config.listeners {
+        if config.controller_listener_names.contains(&endpoint.listener_name) {
+            continue;
+        }
+        let listener = bind(endpoint)?;
+        let port = listener.local_addr().map_or(endpoint.port, |address| address.port());
+        let advertised = config.advertised_listeners.iter_mut();
+        for advertised in advertised.filter(|a| a.listener_name == endpoint.listener_name && a.port == 0) {
+            advertised.port = port;
+        }
+        endpoint.port = port;
+        bound.push((endpoint.clone(), listener));
+    }
+    Ok(bound)
+}
+
+fn bind(endpoint: &Endpoint) -> Result<TcpListener, StartError> {
+    let listener = endpoint.listener_name.clone();
+    if endpoint.security_protocol != SecurityProtocol::Plaintext {
+        let protocol = endpoint.security_protocol.name();
+        return Err(StartError::Protocol { listener, protocol });
+    }
+    // No host means every interface, as in Kafka.
+    let host = if endpoint.host.is_empty() { "0.0.0.0" } else { &endpoint.host };
+    let address = format!("{host}:{}", endpoint.port);
+    let failed = |source| StartError::Listen { listener: listener.clone(), address: address.clone(), source };
+    let resolved = (host, endpoint.port).to_socket_addrs().map_err(failed)?.next();
+    let socket_address = resolved.ok_or_else(|| failed(io::ErrorKind::AddrNotAvailable.into()))?;
+    listener::bind(socket_address).map_err(failed)
+}
