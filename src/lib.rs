@@ -1,6 +1,7 @@
 //! Ottla: a broker that speaks Apache Kafka's wire protocol. The map is in `ARCHITECTURE.md`.
 
 pub mod admin;
+pub mod api;
 pub mod clock;
 pub mod config;
 pub mod controller;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use kafka_protocol::protocol::StrBytes;
 
+use super::reply::Framing;
+
 /// The connection that a request came in on.
 #[derive(Debug)]
 pub struct ConnectionInfo {
@@ -19,7 +21,8 @@ pub struct RequestContext {
     pub services: Arc<super::Services>,
     pub connection: Arc<ConnectionInfo>,
     pub version: i16,
-    pub correlation_id: i32,
+    /// What the response's frame depends on.
+    pub framing: Framing,
     /// Invalid UTF-8 was replaced; null is `None`.
     pub client_id: Option<StrBytes>,
 }

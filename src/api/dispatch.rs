@@ -5,11 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tracing::debug;
 
+use super::Services;
 use super::context::{ConnectionInfo, RequestContext};
 use super::handlers::{api_versions, produce};
-use super::reply::Reply;
+use super::reply::{Framing, Reply};
 use super::table::{self, ApiSpec};
-use super::Services;
 use crate::protocol::header::RequestHeader;
 
 /// Key of Produce, whose requests are handled in runs.
@@ -76,7 +76,10 @@ fn gate(
     };
     let known_version = spec.served.contains(&version);
     if !known_version && key != API_VERSIONS {
-        return Err(close(connection, &format!("version {version} of {} is not served", spec.name)));
+        return Err(close(
+            connection,
+            &format!("version {version} of {} is not served", spec.name),
+        ));
     }
     let flexible = known_version && spec.request_is_flexible(version);
     let header = RequestHeader::decode(&mut frame, flexible)
@@ -88,7 +91,11 @@ fn gate(
         services: Arc::clone(services),
         connection: Arc::clone(connection),
         version,
-        correlation_id: header.correlation_id,
+        framing: Framing {
+            correlation_id: header.correlation_id,
+            version,
+            flexible: flexible && key != API_VERSIONS,
+        },
         client_id: header.client_id,
     };
     Ok((spec, context, frame))

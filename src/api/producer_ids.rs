@@ -26,7 +26,11 @@ struct Block {
 
 impl ProducerIds {
     pub fn new(controller: controller::Handle, broker_id: BrokerId) -> Self {
-        Self { controller, broker_id, block: Mutex::default() }
+        Self {
+            controller,
+            broker_id,
+            block: Mutex::default(),
+        }
     }
 
     /// A producer id nobody else has. Fails with a retriable error while there is no controller.

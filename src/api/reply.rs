@@ -8,6 +8,12 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::protocol::header;
+use crate::protocol::messages::{
+    describe_log_dirs, list_offsets, offset_commit, offset_fetch, produce,
+};
+use crate::protocol::wire::Payload;
+
 /// A future on the heap.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send + 'static>>;
 
@@ -54,28 +60,22 @@ pub struct ResponseFrame {
 }
 
 impl ResponseFrame {
-    /// Frames `body` behind the size and the response header. `flexible` selects response header version 1.
-    pub fn encode<B: ResponseBody>(
-        correlation_id: i32,
-        flexible: bool,
-        body: &B,
-        version: i16,
-    ) -> Result<Self, String> {
+    /// Frames `body` behind the size and the response header.
+    pub fn encode(framing: Framing, body: &impl ResponseBody) -> Result<Self, String> {
         let mut buffer = BytesMut::with_capacity(128);
-        encode_into(&mut buffer, correlation_id, flexible, body, version)?;
-        Ok(Self { chunks: vec![Chunk::Bytes(buffer.freeze())] })
+        encode_into(&mut buffer, framing, body)?;
+        Ok(Self {
+            chunks: vec![Chunk::Bytes(buffer.freeze())],
+        })
     }
 
     /// Frames a body that was encoded in pieces.
-    pub fn from_chunks(correlation_id: i32, flexible: bool, body: Vec<Chunk>) -> Self {
-        let header_bytes = if flexible { 5 } else { 4 };
+    pub fn from_chunks(framing: Framing, body: Vec<Chunk>) -> Self {
+        let header_bytes = if framing.flexible { 5 } else { 4 };
         let size_bytes = header_bytes + body.iter().map(Chunk::size_bytes).sum::<usize>();
         let mut head = BytesMut::with_capacity(16);
         head.put_i32(i32::try_from(size_bytes).expect("answers are bounded by fetch.max.bytes"));
-        head.put_i32(correlation_id);
-        if flexible {
-            head.put_u8(0);
-        }
+        header::encode_response_header(&mut head, framing.correlation_id, framing.flexible);
         let mut chunks = Vec::with_capacity(body.len() + 1);
         chunks.push(Chunk::Bytes(head.freeze()));
         chunks.extend(body);
@@ -83,22 +83,27 @@ impl ResponseFrame {
     }
 }
 
+/// What the frame around a response depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Framing {
+    pub correlation_id: i32,
+    pub version: i16,
+    /// Response header version 1; never for ApiVersions.
+    pub flexible: bool,
+}
+
 /// Appends one framed response to `buffer`; several may share a buffer and one write.
 pub fn encode_into(
     buffer: &mut BytesMut,
-    correlation_id: i32,
-    flexible: bool,
+    framing: Framing,
     body: &impl ResponseBody,
-    version: i16,
 ) -> Result<(), String> {
     let start = buffer.len();
     buffer.put_i32(0);
-    buffer.put_i32(correlation_id);
-    if flexible {
-        buffer.put_u8(0);
-    }
-    body.encode_body(buffer, version)?;
-    let size_bytes = i32::try_from(buffer.len() - start - 4).expect("responses are far below 2 GiB");
+    header::encode_response_header(buffer, framing.correlation_id, framing.flexible);
+    body.encode_body(buffer, framing.version)?;
+    let size_bytes =
+        i32::try_from(buffer.len() - start - 4).expect("responses are far below 2 GiB");
     buffer[start..start + 4].copy_from_slice(&size_bytes.to_be_bytes());
     Ok(())
 }
@@ -107,20 +112,11 @@ pub fn encode_into(
 pub trait ResponseBody {
     /// Fails where a field is set that `version` cannot carry: a bug in the handler.
     fn encode_body(&self, buffer: &mut BytesMut, version: i16) -> Result<(), String>;
-    /// Whether the version uses tagged fields, which also decides the response header's version.
-    fn is_flexible(version: i16) -> bool;
 }
 
-impl<T> ResponseBody for T
-where
-    T: kafka_protocol::protocol::Encodable + kafka_protocol::protocol::HeaderVersion,
-{
+impl<T: kafka_protocol::protocol::Encodable> ResponseBody for T {
     fn encode_body(&self, buffer: &mut BytesMut, version: i16) -> Result<(), String> {
         self.encode(buffer, version).map_err(|e| e.to_string())
-    }
-
-    fn is_flexible(version: i16) -> bool {
-        T::header_version(version) > 0
     }
 }
 
@@ -147,5 +143,50 @@ where
 
     fn decode_body(body: &mut Bytes, version: i16) -> Result<Self, String> {
         T::decode(body, version).map_err(|e| e.to_string())
+    }
+}
+
+/// Our own messages, where the crate is short of a version or too slow.
+macro_rules! own_messages {
+    ($($module:ident::{$request:ident, $response:ident},)*) => {$(
+        impl RequestBody for $module::$request {
+            type Response = $module::$response;
+
+            fn decode_body(body: &mut Bytes, version: i16) -> Result<Self, String> {
+                Self::decode(body, version).map_err(|e| e.to_string())
+            }
+        }
+
+        impl ResponseBody for $module::$response {
+            fn encode_body(&self, buffer: &mut BytesMut, version: i16) -> Result<(), String> {
+                self.encode(buffer, version).map_err(|e| e.to_string())
+            }
+        }
+    )*};
+}
+
+own_messages! {
+    describe_log_dirs::{DescribeLogDirsRequest, DescribeLogDirsResponse},
+    list_offsets::{ListOffsetsRequest, ListOffsetsResponse},
+    offset_commit::{OffsetCommitRequest, OffsetCommitResponse},
+    offset_fetch::{OffsetFetchRequest, OffsetFetchResponse},
+    produce::{ProduceRequest, ProduceResponse},
+}
+
+impl Payload for FileRange {
+    fn size_bytes(&self) -> usize {
+        self.size_bytes
+    }
+}
+
+impl From<FileRange> for Chunk {
+    fn from(range: FileRange) -> Self {
+        Self::File(range)
+    }
+}
+
+impl From<Bytes> for Chunk {
+    fn from(bytes: Bytes) -> Self {
+        Self::Bytes(bytes)
     }
 }

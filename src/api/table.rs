@@ -5,13 +5,14 @@
 //! versions is.
 
 use std::ops::RangeInclusive;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use tracing::error;
 
 use super::context::RequestContext;
 use super::handlers;
-use super::reply::{Malformed, Reply, RequestBody, ResponseBody, ResponseFrame};
+use super::reply::{Framing, Malformed, Reply, RequestBody, ResponseBody, ResponseFrame};
 
 /// Who may call an API at all, when an authorizer is set. Finer checks (per topic, per group) are the handler's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,24 +86,34 @@ impl ApiSpec {
     }
 }
 
-use Authorization::{BeforeAuthentication, Cluster, PerItem};
-use Operation::{
-    Alter, AlterConfigs, Create, Delete, Describe, DescribeConfigs, IdempotentWrite, Read, Write,
-};
-use Resource::{Config, Group, Topic};
-use Throttle::{ControllerMutation, Exempt, Fetch, Produce, Request};
+#[allow(clippy::enum_glob_use, reason = "the table reads as a table")]
+use {Authorization::*, Operation::*, Resource::*, Throttle::*};
 
 /// A handler that answers at once.
 macro_rules! now {
     ($module:ident) => {
-        |context, body| run_now(context, body, stringify!($module), handlers::$module::handle)
+        |context, body| {
+            run_now(
+                context,
+                body,
+                stringify!($module),
+                handlers::$module::handle,
+            )
+        }
     };
 }
 
 /// A handler that waits for something: a future.
 macro_rules! later {
     ($module:ident) => {
-        |context, body| run_later(context, body, stringify!($module), handlers::$module::handle)
+        |context, body| {
+            run_later(
+                context,
+                body,
+                stringify!($module),
+                handlers::$module::handle,
+            )
+        }
     };
 }
 
@@ -145,26 +156,48 @@ pub static API_TABLE: &[ApiSpec] = &[
     api!(23, OffsetForLeaderEpoch, 2..=4, flexible 4, PerItem(Topic, Describe), Request, now!(offset_for_leader_epoch)),
 ];
 
+/// Rows by key.
+static BY_KEY: LazyLock<Vec<Option<&'static ApiSpec>>> = LazyLock::new(|| {
+    let keys = API_TABLE
+        .iter()
+        .map(|spec| spec.key as usize + 1)
+        .max()
+        .unwrap_or(0);
+    let mut by_key = vec![None; keys];
+    for spec in API_TABLE {
+        by_key[spec.key as usize] = Some(spec);
+    }
+    by_key
+});
+
 /// The row of a key.
 pub fn lookup(key: i16) -> Option<&'static ApiSpec> {
-    API_TABLE.iter().find(|spec| spec.key == key)
+    *BY_KEY.get(usize::try_from(key).ok()?)?
 }
 
-fn decode<R: RequestBody>(body: &mut Bytes, version: i16, api: &'static str) -> Result<R, Malformed> {
+fn decode<R: RequestBody>(
+    body: &mut Bytes,
+    version: i16,
+    api: &'static str,
+) -> Result<R, Malformed> {
     R::decode_body(body, version).map_err(|reason| Malformed { api, reason })
 }
 
 /// Frames a response; a response that cannot be encoded is our bug: it is logged and the connection closed.
-pub(super) fn frame<B: ResponseBody>(
-    correlation_id: i32,
-    version: i16,
+fn frame(
+    framing: Framing,
     api: &'static str,
-    response: &B,
+    response: &impl ResponseBody,
 ) -> Option<ResponseFrame> {
-    match ResponseFrame::encode(correlation_id, B::is_flexible(version), response, version) {
+    match ResponseFrame::encode(framing, response) {
         Ok(frame) => Some(frame),
         Err(reason) => {
-            error!(api, version, reason, "response cannot be encoded");
+            error!(
+                api,
+                version = framing.version,
+                reason,
+                "response cannot be encoded"
+            );
             None
         }
     }
@@ -178,7 +211,7 @@ fn run_now<R: RequestBody>(
 ) -> Result<Reply, Malformed> {
     let request = decode::<R>(body, context.version, api)?;
     let response = handle(&context, request);
-    Ok(frame(context.correlation_id, context.version, api, &response).map_or(Reply::Close, Reply::Now))
+    Ok(frame(context.framing, api, &response).map_or(Reply::Close, Reply::Now))
 }
 
 fn run_later<R, F>(
@@ -191,11 +224,11 @@ where
     R: RequestBody,
     F: Future<Output = R::Response> + Send + 'static,
 {
-    let (version, correlation_id) = (context.version, context.correlation_id);
-    let request = decode::<R>(body, version, api)?;
+    let framing = context.framing;
+    let request = decode::<R>(body, framing.version, api)?;
     let answer = handle(context, request);
     Ok(Reply::Later(Box::pin(async move {
         let response = answer.await;
-        frame(correlation_id, version, api, &response)
+        frame(framing, api, &response)
     })))
 }

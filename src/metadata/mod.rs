@@ -3,6 +3,7 @@
 
 mod apply;
 mod delta;
+pub mod features;
 mod image;
 mod images;
 mod loader;

@@ -3,13 +3,15 @@
 //! Versions: v3 flexible, client software name and version (KIP-511), features (KIP-584) - v4 lists features whose
 //! minimum is 0.
 
-use kafka_protocol::messages::api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey};
+use kafka_protocol::messages::api_versions_response::{
+    ApiVersion, FinalizedFeatureKey, SupportedFeatureKey,
+};
 use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
 use kafka_protocol::protocol::StrBytes;
 
 use crate::api::RequestContext;
-use crate::api::reply::{Reply, ResponseFrame};
-use crate::api::table::{self, ApiSpec, API_TABLE};
+use crate::api::reply::{Framing, Reply, ResponseFrame};
+use crate::api::table::{self, API_TABLE, ApiSpec};
 use crate::metadata::features::SUPPORTED_FEATURES;
 use crate::protocol::ErrorCode;
 
@@ -20,7 +22,8 @@ pub fn handle(context: &RequestContext, request: ApiVersionsRequest) -> ApiVersi
     {
         return ApiVersionsResponse::default().with_error_code(ErrorCode::InvalidRequest.code());
     }
-    let response = ApiVersionsResponse::default().with_api_keys(API_TABLE.iter().map(listed).collect());
+    let response =
+        ApiVersionsResponse::default().with_api_keys(API_TABLE.iter().map(listed).collect());
     if context.version < 3 {
         return response;
     }
@@ -35,16 +38,16 @@ pub fn handle(context: &RequestContext, request: ApiVersionsRequest) -> ApiVersi
                 .with_max_version(feature.max_level)
         })
         .collect();
-    let finalized = image.features.finalized_levels().map(|(name, level)| {
+    let finalized = image.features.finalized.iter().map(|(name, level)| {
         FinalizedFeatureKey::default()
-            .with_name(StrBytes::from_string(name.to_owned()))
-            .with_min_version_level(level)
-            .with_max_version_level(level)
+            .with_name(StrBytes::from_string(name.to_string()))
+            .with_min_version_level(*level)
+            .with_max_version_level(*level)
     });
     response
         .with_supported_features(supported)
         .with_finalized_features(finalized.collect())
-        .with_finalized_features_epoch(image.offset())
+        .with_finalized_features_epoch(image.last_offset)
 }
 
 /// The answer to a version that is not served: version 0, error 35, and one entry, ApiVersions' own range.
@@ -53,7 +56,12 @@ pub fn unsupported_version(correlation_id: i32) -> Reply {
     let response = ApiVersionsResponse::default()
         .with_error_code(ErrorCode::UnsupportedVersion.code())
         .with_api_keys(own);
-    ResponseFrame::encode(correlation_id, false, &response, 0).map_or(Reply::Close, Reply::Now)
+    let framing = Framing {
+        correlation_id,
+        version: 0,
+        flexible: false,
+    };
+    ResponseFrame::encode(framing, &response).map_or(Reply::Close, Reply::Now)
 }
 
 fn listed(spec: &ApiSpec) -> ApiVersion {
@@ -66,10 +74,14 @@ fn listed(spec: &ApiSpec) -> ApiVersion {
 /// `[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?`, the rule of KIP-511.
 fn is_software_name(name: &str) -> bool {
     let bytes = name.as_bytes();
-    let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else { return false };
+    let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else {
+        return false;
+    };
     first.is_ascii_alphanumeric()
         && last.is_ascii_alphanumeric()
-        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'))
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'))
 }
 
 #[cfg(test)]
@@ -78,7 +90,15 @@ mod tests {
 
     #[test]
     fn software_names_follow_kip_511() {
-        for (name, valid) in [("a", true), ("apache-kafka-java", true), ("4.3.1", true), ("", false), ("-a", false), ("a-", false), ("a b", false)] {
+        for (name, valid) in [
+            ("a", true),
+            ("apache-kafka-java", true),
+            ("4.3.1", true),
+            ("", false),
+            ("-a", false),
+            ("a-", false),
+            ("a b", false),
+        ] {
             assert_eq!(is_software_name(name), valid, "{name:?}");
         }
     }

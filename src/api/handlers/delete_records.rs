@@ -10,7 +10,10 @@ use crate::api::RequestContext;
 use crate::protocol::{Error, ErrorCode};
 use crate::types::{Offset, is_internal_topic};
 
-pub async fn handle(context: RequestContext, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
+pub async fn handle(
+    context: RequestContext,
+    request: DeleteRecordsRequest,
+) -> DeleteRecordsResponse {
     // Files are removed here: off the thread that serves the connection.
     let answered = tokio::task::spawn_blocking(move || delete(&context, request)).await;
     answered.unwrap_or_default()
@@ -19,14 +22,17 @@ pub async fn handle(context: RequestContext, request: DeleteRecordsRequest) -> D
 fn delete(context: &RequestContext, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
     let topics = request.topics.into_iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|wanted| {
-            let deleted = delete_before(context, &topic.name, wanted.partition_index, wanted.offset);
+            let deleted =
+                delete_before(context, &topic.name, wanted.partition_index, wanted.offset);
             DeleteRecordsPartitionResult::default()
                 .with_partition_index(wanted.partition_index)
                 .with_error_code(deleted.as_ref().err().map_or(0, Error::code))
                 .with_low_watermark(deleted.unwrap_or(-1))
         });
         let partitions = partitions.collect();
-        DeleteRecordsTopicResult::default().with_name(topic.name).with_partitions(partitions)
+        DeleteRecordsTopicResult::default()
+            .with_name(topic.name)
+            .with_partitions(partitions)
     });
     DeleteRecordsResponse::default().with_topics(topics.collect())
 }

@@ -8,22 +8,27 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::api::reply::{Chunk, FileRange, Malformed, Reply, ResponseFrame};
 use crate::api::RequestContext;
+use crate::api::reply::{Chunk, FileRange, Malformed, Reply, ResponseFrame};
+use crate::log::LogSlice;
 use crate::partition::{FetchWait, Isolation, Partition, ReadResult};
 use crate::protocol::messages::fetch::{
     FetchPartition, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
 };
+use crate::protocol::wire::Records;
 use crate::protocol::{Error, ErrorCode};
 use crate::replica::{FetchContext, PartitionKey, TopicRef, Wanted};
 use crate::types::Uuid;
 
-const FLEXIBLE_FROM: i16 = 12;
 const TOPIC_IDS_FROM: i16 = 13;
 
+type TopicResponse = FetchableTopicResponse<FileRange>;
+
 pub fn handle(context: RequestContext, body: &mut Bytes) -> Result<Reply, Malformed> {
-    let request = FetchRequest::decode(body, context.version)
-        .map_err(|e| Malformed { api: "fetch", reason: e.to_string() })?;
+    let request = FetchRequest::decode(body, context.version).map_err(|e| Malformed {
+        api: "fetch",
+        reason: e.to_string(),
+    })?;
     let isolation = match request.isolation_level {
         0 => Isolation::ReadUncommitted,
         1 => Isolation::ReadCommitted,
@@ -93,8 +98,11 @@ impl Fetch {
     }
 
     fn read(&self) -> Round {
-        let mut round =
-            Round { results: Vec::with_capacity(self.targets.len()), size_bytes: 0, failed: false };
+        let mut round = Round {
+            results: Vec::with_capacity(self.targets.len()),
+            size_bytes: 0,
+            failed: false,
+        };
         let mut left = self.size_bytes_max;
         for ((_, wanted), target) in self.session.wanted().iter().zip(&self.targets) {
             let partition = match target {
@@ -114,8 +122,11 @@ impl Fetch {
                 wanted.current_leader_epoch,
                 min_one_batch,
             );
-            let size_bytes =
-                result.as_ref().ok().and_then(|r| r.slice.as_ref()).map_or(0, |slice| slice.len);
+            let size_bytes = result
+                .as_ref()
+                .ok()
+                .and_then(|r| r.slice.as_ref())
+                .map_or(0, |slice| slice.len);
             round.failed |= result.is_err();
             round.size_bytes += size_bytes as i64;
             left = left.saturating_sub(size_bytes);
@@ -125,16 +136,27 @@ impl Fetch {
     }
 
     fn encode(&self, round: Round) -> Option<ResponseFrame> {
-        let mut responses: Vec<FetchableTopicResponse> = Vec::new();
+        let mut responses: Vec<TopicResponse> = Vec::new();
         let wanted = self.session.wanted();
         let answers = wanted.iter().zip(&self.targets).zip(round.results);
-        let (failed, read): (Vec<_>, Vec<_>) = answers.partition(|((_, target), _)| target.is_err());
+        let (failed, read): (Vec<_>, Vec<_>) =
+            answers.partition(|((_, target), _)| target.is_err());
         for (((key, _), _), result) in read.into_iter().chain(failed) {
             let (size_bytes, high_watermark, log_start_offset) = match &result {
-                Ok(r) => (r.slice.as_ref().map_or(0, |s| s.len), r.high_watermark, r.log_start_offset),
+                Ok(r) => (
+                    r.slice.as_ref().map_or(0, |s| s.len),
+                    r.high_watermark,
+                    r.log_start_offset,
+                ),
                 Err(_) => (0, -1, -1),
             };
-            if !self.session.must_answer(key, result.is_err(), size_bytes, high_watermark, log_start_offset) {
+            if !self.session.must_answer(
+                key,
+                result.is_err(),
+                size_bytes,
+                high_watermark,
+                log_start_offset,
+            ) {
                 continue;
             }
             let data = self.partition_data(key.1, result);
@@ -143,12 +165,19 @@ impl Fetch {
                 _ => responses.push(topic_response(&key.0, data)),
             }
         }
-        let response =
-            FetchResponse { session_id: self.session.session_id(), responses, ..FetchResponse::default() };
+        let response = FetchResponse {
+            session_id: self.session.session_id(),
+            responses,
+            ..FetchResponse::default()
+        };
         encode(&self.context, response)
     }
 
-    fn partition_data(&self, partition_index: i32, result: Result<ReadResult, Error>) -> PartitionData {
+    fn partition_data(
+        &self,
+        partition_index: i32,
+        result: Result<ReadResult, Error>,
+    ) -> PartitionData<FileRange> {
         match result {
             Ok(read) => PartitionData {
                 partition_index,
@@ -156,11 +185,7 @@ impl Fetch {
                 last_stable_offset: read.last_stable_offset,
                 log_start_offset: read.log_start_offset,
                 aborted_transactions: (self.isolation == Isolation::ReadCommitted).then(Vec::new),
-                records: read.slice.map(|slice| FileRange {
-                    file: slice.file,
-                    position: slice.position,
-                    size_bytes: slice.len,
-                }),
+                records: Records(read.slice.and_then(file_range)),
                 ..PartitionData::default()
             },
             Err(error) => PartitionData {
@@ -176,15 +201,24 @@ impl Fetch {
     }
 }
 
-fn open_session(context: &RequestContext, request: &FetchRequest) -> Result<FetchContext, ErrorCode> {
+fn open_session(
+    context: &RequestContext,
+    request: &FetchRequest,
+) -> Result<FetchContext, ErrorCode> {
     let by_id = context.version >= TOPIC_IDS_FROM;
     let wanted = request.topics.iter().flat_map(|topic| {
         let topic_ref = topic_ref(by_id, &topic.topic, topic.topic_id);
-        topic.partitions.iter().map(move |p| ((topic_ref.clone(), p.partition), wanted(p)))
+        topic
+            .partitions
+            .iter()
+            .map(move |p| ((topic_ref.clone(), p.partition), wanted(p)))
     });
     let forgotten = request.forgotten_topics_data.iter().flat_map(|topic| {
         let topic_ref = topic_ref(by_id, &topic.topic, topic.topic_id);
-        topic.partitions.iter().map(move |p| (topic_ref.clone(), *p))
+        topic
+            .partitions
+            .iter()
+            .map(move |p| (topic_ref.clone(), *p))
     });
     let wanted: Vec<(PartitionKey, Wanted)> = wanted.collect();
     if context.version < 7 {
@@ -202,7 +236,11 @@ fn open_session(context: &RequestContext, request: &FetchRequest) -> Result<Fetc
 }
 
 fn topic_ref(by_id: bool, name: &kafka_protocol::protocol::StrBytes, id: Uuid) -> TopicRef {
-    if by_id { TopicRef::Id(id) } else { TopicRef::Name(name.clone()) }
+    if by_id {
+        TopicRef::Id(id)
+    } else {
+        TopicRef::Name(name.clone())
+    }
 }
 
 fn wanted(partition: &FetchPartition) -> Wanted {
@@ -223,32 +261,46 @@ fn resolve(context: &RequestContext, session: &FetchContext) -> Vec<Result<Arc<P
     session.wanted().iter().map(|(key, _)| find(key)).collect()
 }
 
-fn is_topic(response: &FetchableTopicResponse, topic: &TopicRef) -> bool {
+fn is_topic(response: &TopicResponse, topic: &TopicRef) -> bool {
     match topic {
         TopicRef::Name(name) => response.topic == *name,
         TopicRef::Id(id) => response.topic_id == *id,
     }
 }
 
-fn topic_response(topic: &TopicRef, data: PartitionData) -> FetchableTopicResponse {
+fn topic_response(topic: &TopicRef, data: PartitionData<FileRange>) -> TopicResponse {
     let partitions = vec![data];
     match topic {
-        TopicRef::Name(name) => {
-            FetchableTopicResponse { topic: name.clone(), partitions, ..FetchableTopicResponse::default() }
-        }
-        TopicRef::Id(id) => {
-            FetchableTopicResponse { topic_id: *id, partitions, ..FetchableTopicResponse::default() }
-        }
+        TopicRef::Name(name) => FetchableTopicResponse {
+            topic: name.clone(),
+            partitions,
+            ..FetchableTopicResponse::default()
+        },
+        TopicRef::Id(id) => FetchableTopicResponse {
+            topic_id: *id,
+            partitions,
+            ..FetchableTopicResponse::default()
+        },
     }
 }
 
+fn file_range(slice: LogSlice) -> Option<FileRange> {
+    Some(FileRange {
+        file: slice.file?,
+        position: slice.position,
+        size_bytes: slice.len,
+    })
+}
+
 fn refuse(context: &RequestContext, code: ErrorCode) -> Reply {
-    let response = FetchResponse { error_code: code.code(), ..FetchResponse::default() };
+    let response = FetchResponse {
+        error_code: code.code(),
+        ..FetchResponse::default()
+    };
     encode(context, response).map_or(Reply::Close, Reply::Now)
 }
 
-fn encode(context: &RequestContext, response: FetchResponse) -> Option<ResponseFrame> {
-    let chunks: Vec<Chunk> = response.encode_chunks(context.version);
-    let flexible = context.version >= FLEXIBLE_FROM;
-    Some(ResponseFrame::from_chunks(context.correlation_id, flexible, chunks))
+fn encode(context: &RequestContext, response: FetchResponse<FileRange>) -> Option<ResponseFrame> {
+    let chunks: Vec<Chunk> = response.encode_chunks(context.version).ok()?;
+    Some(ResponseFrame::from_chunks(context.framing, chunks))
 }

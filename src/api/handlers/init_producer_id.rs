@@ -8,9 +8,14 @@ use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse, Pr
 use crate::api::RequestContext;
 use crate::protocol::{Error, ErrorCode};
 
-pub async fn handle(context: RequestContext, request: InitProducerIdRequest) -> InitProducerIdResponse {
+pub async fn handle(
+    context: RequestContext,
+    request: InitProducerIdRequest,
+) -> InitProducerIdResponse {
     match allocate(&context, &request).await {
-        Ok(id) => InitProducerIdResponse::default().with_producer_id(ProducerId(id)).with_producer_epoch(0),
+        Ok(id) => InitProducerIdResponse::default()
+            .with_producer_id(ProducerId(id))
+            .with_producer_epoch(0),
         Err(error) => InitProducerIdResponse::default()
             .with_error_code(error.code())
             .with_producer_id(ProducerId(-1))
@@ -28,7 +33,11 @@ async fn allocate(context: &RequestContext, request: &InitProducerIdRequest) -> 
         None => {
             let services = &context.services;
             let broker_id = services.config().node_id;
-            let broker_epoch = services.image().cluster.broker(broker_id).map_or(-1, |b| b.epoch);
+            let broker_epoch = services
+                .image()
+                .cluster
+                .broker(broker_id)
+                .map_or(-1, |b| b.epoch);
             services.producer_ids.next(broker_epoch).await
         }
     }

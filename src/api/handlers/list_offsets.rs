@@ -55,13 +55,22 @@ pub fn handle(context: &RequestContext, request: ListOffsetsRequest) -> ListOffs
                 .collect(),
         })
         .collect();
-    ListOffsetsResponse { throttle_time_ms: 0, topics }
+    ListOffsetsResponse {
+        throttle_time_ms: 0,
+        topics,
+    }
 }
 
 fn answer(partition_index: i32, found: Result<Found, Error>) -> ListOffsetsPartitionResponse {
     let error_code = found.as_ref().err().map_or(0, Error::code);
     let (timestamp, offset, leader_epoch) = found.unwrap_or(NOTHING);
-    ListOffsetsPartitionResponse { partition_index, error_code, timestamp, offset, leader_epoch }
+    ListOffsetsPartitionResponse {
+        partition_index,
+        error_code,
+        timestamp,
+        offset,
+        leader_epoch,
+    }
 }
 
 fn find(
@@ -70,7 +79,10 @@ fn find(
     wanted: &ListOffsetsPartition,
     isolation_level: i8,
 ) -> Result<Found, Error> {
-    let partition = context.services.replicas.find(topic, wanted.partition_index)?;
+    let partition = context
+        .services
+        .replicas
+        .find(topic, wanted.partition_index)?;
     let first_version = match wanted.timestamp {
         MAX_TIMESTAMP => 7,
         EARLIEST_LOCAL => 8,
@@ -85,14 +97,23 @@ fn find(
     special(&partition, wanted.timestamp, isolation_level)
 }
 
-fn special(partition: &Partition, timestamp: TimestampMs, isolation_level: i8) -> Result<Found, Error> {
-    let offsets = partition.offsets();
-    let end = if isolation_level == 1 { offsets.last_stable_offset } else { offsets.high_watermark };
+fn special(
+    partition: &Partition,
+    timestamp: TimestampMs,
+    isolation_level: i8,
+) -> Result<Found, Error> {
+    let offsets = partition.offsets()?;
+    let end = if isolation_level == 1 {
+        offsets.last_stable_offset
+    } else {
+        offsets.high_watermark
+    };
     match timestamp {
         LATEST => Ok((NO_TIMESTAMP, end, offsets.leader_epoch)),
         EARLIEST | EARLIEST_LOCAL => {
             let start = offsets.log_start_offset;
-            Ok((NO_TIMESTAMP, start, partition.with_log(|log| log.leader_epochs().epoch_for(start)).unwrap_or(NO_LEADER_EPOCH)))
+            let epoch = partition.with_log(|log| log.leader_epochs().epoch_for_offset(start))?;
+            Ok((NO_TIMESTAMP, start, epoch.unwrap_or(NO_LEADER_EPOCH)))
         }
         // Nothing is tiered: no latest tiered offset, and nothing is waiting to be.
         LATEST_TIERED | EARLIEST_PENDING_UPLOAD => Ok(NOTHING),
@@ -101,16 +122,15 @@ fn special(partition: &Partition, timestamp: TimestampMs, isolation_level: i8) -
                 if timestamp == MAX_TIMESTAMP {
                     log.offset_of_max_timestamp()
                 } else {
-                    log.offset_for_timestamp(timestamp)
+                    log.offset_for_timestamp(timestamp, end)
                 }
-            });
-            match found {
-                Ok(Some(found)) if found.offset < end => {
-                    Ok((found.timestamp, found.offset, found.leader_epoch))
-                }
-                Ok(_) => Ok(NOTHING),
-                Err(_) => Err(ErrorCode::KafkaStorageError.into()),
-            }
+            })??;
+            Ok(found
+                .filter(|found| found.offset < end)
+                .map_or(NOTHING, |found| {
+                    let epoch = found.leader_epoch.unwrap_or(NO_LEADER_EPOCH);
+                    (found.timestamp, found.offset, epoch)
+                }))
         }
     }
 }

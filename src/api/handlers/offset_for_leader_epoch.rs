@@ -2,11 +2,13 @@
 //! where their log diverges (KIP-101, KIP-320).
 //! Versions: v3 replica id - v4 flexible.
 
-use kafka_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
+use kafka_protocol::messages::offset_for_leader_epoch_response::{
+    EpochEndOffset, OffsetForLeaderTopicResult,
+};
 use kafka_protocol::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 
 use crate::api::RequestContext;
-use crate::protocol::{Error, ErrorCode};
+use crate::protocol::Error;
 use crate::types::{LeaderEpoch, Offset};
 
 pub fn handle(
@@ -31,7 +33,9 @@ pub fn handle(
                 .with_end_offset(offset)
         });
         let partitions = partitions.collect();
-        OffsetForLeaderTopicResult::default().with_topic(topic.topic).with_partitions(partitions)
+        OffsetForLeaderTopicResult::default()
+            .with_topic(topic.topic)
+            .with_partitions(partitions)
     });
     OffsetForLeaderEpochResponse::default().with_topics(topics.collect())
 }
@@ -45,11 +49,10 @@ fn end_offset(
 ) -> Result<(LeaderEpoch, Offset), Error> {
     let partition = context.services.replicas.find(topic, partition)?;
     partition.check_leader(current_leader_epoch)?;
-    if leader_epoch < 0 {
-        return Err(ErrorCode::UnknownServerError.into());
-    }
-    let next_offset = partition.offsets().next_offset;
-    Ok(partition
-        .with_log(|log| log.leader_epochs().end_offset_for(leader_epoch, next_offset))
-        .unwrap_or((-1, -1)))
+    let next_offset = partition.offsets()?.next_offset;
+    let end = partition.with_log(|log| {
+        log.leader_epochs()
+            .end_offset_for(leader_epoch, next_offset)
+    })?;
+    Ok((end.leader_epoch, end.end_offset))
 }

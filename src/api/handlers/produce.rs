@@ -20,20 +20,23 @@ use crate::log::AppendInfo;
 use crate::partition::{Committed, Partition};
 use crate::protocol::batch::{self, ProduceError, ValidBatch, ValidateContext};
 use crate::protocol::messages::produce::{
-    BatchIndexAndErrorMessage, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
-    TopicProduceResponse,
+    BatchIndexAndErrorMessage, PartitionProduceResponse, ProduceRequest, ProduceResponse,
+    TopicProduceData, TopicProduceResponse,
 };
 use crate::protocol::{Error, ErrorCode};
-use crate::types::{TimestampMs, is_internal_topic};
+use crate::types::{Offset, TimestampMs, is_internal_topic};
 
 const ACKS_ALL: i16 = -1;
-const FLEXIBLE_FROM: i16 = 9;
 
 /// A single request: a run of one.
 pub fn handle(context: RequestContext, body: &mut Bytes) -> Result<Reply, Malformed> {
     let services = Arc::clone(&context.services);
     let mut replies = Vec::with_capacity(1);
-    handle_run(&services, vec![(context, std::mem::take(body))], &mut replies);
+    handle_run(
+        &services,
+        vec![(context, std::mem::take(body))],
+        &mut replies,
+    );
     Ok(replies.pop().unwrap_or(Reply::Close))
 }
 
@@ -43,7 +46,11 @@ pub fn handle_run(
     requests: Vec<(RequestContext, Bytes)>,
     replies: &mut Vec<Reply>,
 ) {
-    let mut run = Run { now_ms: services.clock.wall_ms(), calls: Vec::new(), targets: Vec::new() };
+    let mut run = Run {
+        now_ms: services.clock.wall_ms(),
+        calls: Vec::new(),
+        targets: Vec::new(),
+    };
     let mut malformed = false;
     for (context, mut body) in requests {
         match ProduceRequest::decode(&mut body, context.version) {
@@ -65,9 +72,37 @@ pub fn handle_run(
 struct Call {
     context: RequestContext,
     request: ProduceRequest,
-    results: Vec<Result<AppendInfo, ProduceError>>,
+    results: Vec<Result<AppendInfo, Refused>>,
     /// What acks=all still waits for: index into `results`, and the news.
     uncommitted: Vec<(usize, tokio::sync::oneshot::Receiver<Committed>)>,
+}
+
+/// Why a partition took nothing.
+struct Refused {
+    error: ProduceError,
+    /// -1 where the fault was found before the log was looked at.
+    log_start_offset: Offset,
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self {
+            error: error.into(),
+            log_start_offset: -1,
+        }
+    }
+}
+
+impl Refused {
+    /// Kafka tells the log start offset with faults that the log finds.
+    fn at(partition: &Partition, error: ProduceError) -> Self {
+        let known = error.log_start_offset_known;
+        let offsets = known.then(|| partition.offsets().ok()).flatten();
+        Self {
+            error,
+            log_start_offset: offsets.map_or(-1, |offsets| offsets.log_start_offset),
+        }
+    }
 }
 
 /// A partition and all batches of the run for it.
@@ -93,42 +128,80 @@ impl Run {
         for topic in &request.topic_data {
             for data in &topic.partition_data {
                 let place = (call_index, results.len());
-                let admitted = admit(&context, &request, topic, data.index, data.records.clone(), self.now_ms);
+                let admitted = admit(
+                    &context,
+                    &request,
+                    topic,
+                    data.index,
+                    data.records.clone(),
+                    self.now_ms,
+                );
                 results.push(match admitted {
                     Ok((partition, batch)) => {
                         self.queue(partition, request.acks == ACKS_ALL, batch, place);
                         // Replaced by the append's result.
-                        Err(ProduceError::from(Error::from(ErrorCode::UnknownServerError)))
+                        Err(Error::from(ErrorCode::UnknownServerError).into())
                     }
                     Err(error) => Err(error),
                 });
             }
         }
-        self.calls.push(Call { context, request, results, uncommitted: Vec::new() });
+        self.calls.push(Call {
+            context,
+            request,
+            results,
+            uncommitted: Vec::new(),
+        });
     }
 
-    fn queue(&mut self, partition: Arc<Partition>, acks_all: bool, batch: ValidBatch, place: (usize, usize)) {
-        let same = |t: &&mut Target| Arc::ptr_eq(&t.partition, &partition) && t.acks_all == acks_all;
+    fn queue(
+        &mut self,
+        partition: Arc<Partition>,
+        acks_all: bool,
+        batch: ValidBatch,
+        place: (usize, usize),
+    ) {
+        let same =
+            |t: &&mut Target| Arc::ptr_eq(&t.partition, &partition) && t.acks_all == acks_all;
         if let Some(target) = self.targets.iter_mut().rev().find(same) {
             target.batches.push(batch);
             target.places.push(place);
         } else {
-            self.targets.push(Target { partition, acks_all, batches: vec![batch], places: vec![place] });
+            self.targets.push(Target {
+                partition,
+                acks_all,
+                batches: vec![batch],
+                places: vec![place],
+            });
         }
     }
 
     fn append(&mut self) {
         for target in &self.targets {
-            let results = target.partition.append_as_leader(&target.batches, target.acks_all, self.now_ms);
+            let results =
+                target
+                    .partition
+                    .append_as_leader(&target.batches, target.acks_all, self.now_ms);
             for ((call, slot), result) in target.places.iter().zip(results) {
                 let call = &mut self.calls[*call];
                 if target.acks_all
                     && let Ok(info) = &result
-                    && let Some(waiting) = target.partition.wait_high_watermark(info.last_offset + 1)
+                    && let Some(waiting) =
+                        target.partition.wait_high_watermark(info.last_offset + 1)
                 {
                     call.uncommitted.push((*slot, waiting));
                 }
-                call.results[*slot] = result.map_err(ProduceError::from);
+                call.results[*slot] = result.map_err(|error| {
+                    let found_by_log = !matches!(
+                        error.code,
+                        ErrorCode::NotLeaderOrFollower | ErrorCode::KafkaStorageError
+                    );
+                    let error = ProduceError {
+                        log_start_offset_known: found_by_log,
+                        ..error.into()
+                    };
+                    Refused::at(&target.partition, error)
+                });
             }
         }
     }
@@ -183,21 +256,29 @@ impl Call {
         }
         let mut buffer = BytesMut::with_capacity(256);
         self.encode_into(&mut buffer).ok()?;
-        Some(ResponseFrame { chunks: vec![Chunk::Bytes(buffer.freeze())] })
+        Some(ResponseFrame {
+            chunks: vec![Chunk::Bytes(buffer.freeze())],
+        })
     }
 
     fn encode_into(self, buffer: &mut BytesMut) -> Result<(), String> {
-        let version = self.context.version;
-        let correlation_id = self.context.correlation_id;
         let mut results = self.results.into_iter();
         let responses = self.request.topic_data.into_iter().map(|topic| {
             let answers = topic.partition_data.iter().zip(results.by_ref());
-            let partition_responses =
-                answers.map(|(data, result)| partition_response(data.index, result)).collect();
-            TopicProduceResponse { name: topic.name, topic_id: topic.topic_id, partition_responses }
+            let partition_responses = answers
+                .map(|(data, result)| partition_response(data.index, result))
+                .collect();
+            TopicProduceResponse {
+                name: topic.name,
+                topic_id: topic.topic_id,
+                partition_responses,
+            }
         });
-        let response = ProduceResponse { responses: responses.collect(), ..ProduceResponse::default() };
-        reply::encode_into(buffer, correlation_id, version >= FLEXIBLE_FROM, &response, version)
+        let response = ProduceResponse {
+            responses: responses.collect(),
+            ..ProduceResponse::default()
+        };
+        reply::encode_into(buffer, self.context.framing, &response)
     }
 }
 
@@ -209,7 +290,7 @@ fn admit(
     index: i32,
     records: Option<Bytes>,
     now_ms: TimestampMs,
-) -> Result<(Arc<Partition>, ValidBatch), ProduceError> {
+) -> Result<(Arc<Partition>, ValidBatch), Refused> {
     if !matches!(request.acks, -1..=1) {
         return Err(Error::from(ErrorCode::InvalidRequiredAcks).into());
     }
@@ -223,8 +304,13 @@ fn admit(
         return Err(Error::from(ErrorCode::InvalidTopicException).into());
     }
     let config = partition.config();
-    let validate = ValidateContext { config: &config, version: context.version, now_ms };
-    let batch = batch::validate_produced(records.unwrap_or_default(), &validate)?;
+    let validate = ValidateContext {
+        config: &config,
+        now_ms,
+        api_version: context.version,
+    };
+    let batch = batch::validate_produced(records.unwrap_or_default(), &validate)
+        .map_err(|error| Refused::at(&partition, error))?;
     if batch.header.is_transactional() {
         return Err(refuse_transactional(context.version, request).into());
     }
@@ -240,7 +326,7 @@ fn refuse_transactional(version: i16, request: &ProduceRequest) -> Error {
     }
 }
 
-fn partition_response(index: i32, result: Result<AppendInfo, ProduceError>) -> PartitionProduceResponse {
+fn partition_response(index: i32, result: Result<AppendInfo, Refused>) -> PartitionProduceResponse {
     match result {
         Ok(info) => PartitionProduceResponse {
             index,
@@ -249,19 +335,25 @@ fn partition_response(index: i32, result: Result<AppendInfo, ProduceError>) -> P
             log_start_offset: info.log_start_offset,
             ..PartitionProduceResponse::default()
         },
-        Err(failed) => PartitionProduceResponse {
+        Err(Refused {
+            error: failed,
+            log_start_offset,
+        }) => PartitionProduceResponse {
             index,
             error_code: failed.error.code(),
             base_offset: -1,
             log_append_time_ms: -1,
-            log_start_offset: -1,
-            error_message: failed.error.message.map(|text| StrBytes::from_string(text.into_owned())),
+            log_start_offset,
+            error_message: failed
+                .error
+                .message
+                .map(|text| StrBytes::from_string(text.into_owned())),
             record_errors: failed
                 .record_errors
                 .into_iter()
-                .map(|(batch_index, message)| BatchIndexAndErrorMessage {
-                    batch_index,
-                    batch_index_error_message: Some(StrBytes::from_string(message)),
+                .map(|at| BatchIndexAndErrorMessage {
+                    batch_index: at.batch_index,
+                    batch_index_error_message: Some(StrBytes::from_string(at.message)),
                 })
                 .collect(),
             ..PartitionProduceResponse::default()

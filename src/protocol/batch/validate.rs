@@ -95,6 +95,17 @@ impl ProduceError {
     }
 }
 
+/// A refusal before the log was reached.
+impl From<Error> for ProduceError {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            record_errors: Vec::new(),
+            log_start_offset_known: false,
+        }
+    }
+}
+
 impl From<RecordError> for ProduceError {
     fn from(error: RecordError) -> Self {
         let code = match &error {

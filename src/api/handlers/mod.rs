@@ -1,0 +1,10 @@
+//! One file per API, named after it. Each turns a decoded request into calls on the modules below and builds the
+//! response.
+
+pub mod api_versions;
+pub mod delete_records;
+pub mod fetch;
+pub mod init_producer_id;
+pub mod list_offsets;
+pub mod offset_for_leader_epoch;
+pub mod produce;
