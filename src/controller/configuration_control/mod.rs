@@ -369,3 +369,6 @@ fn check_broker_record(turn: &Turn<'_>, record: &ConfigRecord) -> Result<(), Err
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
