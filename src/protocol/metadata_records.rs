@@ -48,6 +48,13 @@ macro_rules! metadata_records {
                 }
             }
 
+            /// One random record of each type.
+            #[cfg(test)]
+            pub fn samples(rng: &mut super::sample::Rng) -> Vec<Self> {
+                use super::sample::Sample;
+                vec![$( Self::$variant($record::sample(rng, $record::VERSIONS.max)), )*]
+            }
+
             fn encode_body(&self, buf: &mut BytesMut, version: i16) -> Result<(), EncodeError> {
                 match self {
                     $( Self::$variant(record) => record.encode(buf, version), )*

@@ -7,6 +7,8 @@ pub mod group_records;
 pub mod header;
 pub mod messages;
 pub mod metadata_records;
+#[cfg(test)]
+mod sample;
 pub mod transaction_records;
 pub mod wire;
 

@@ -567,6 +567,18 @@ macro_rules! message {
             }
         }
 
+        #[cfg(test)]
+        impl $(<$g: $crate::protocol::wire::Payload>)? $crate::protocol::sample::Sample for $name $(<$g>)?
+        $( where $crate::protocol::wire::Records<$g>: $crate::protocol::sample::Sample )?
+        {
+            #[allow(unused_mut, unused_variables, reason = "a message may have no fields")]
+            fn sample(rng: &mut $crate::protocol::sample::Rng, version: i16) -> Self {
+                let mut this = Self::default();
+                $( message!(@sample this.$field, $versions, rng, version $(, null $null)? $(, tag $tag)?); )*
+                this
+            }
+        }
+
         impl $(<$g: $crate::protocol::wire::Payload>)? $crate::protocol::wire::Encode for $name $(<$g>)? {
             #[allow(unused_variables, reason = "a message may have no fields")]
             fn write(
@@ -606,6 +618,15 @@ macro_rules! message {
                 }
                 Ok(this)
             }
+        }
+    };
+
+    (@sample $value:expr, $versions:expr, $rng:ident, $version:ident $(, null $null:expr)? $(, tag $tag:literal)?) => {
+        if $crate::protocol::wire::within($versions, $version) {
+            $value = $crate::protocol::sample::Sample::sample($rng, $version);
+            $( while $value.is_none() && !$crate::protocol::wire::within($null, $version) {
+                $value = $crate::protocol::sample::Sample::sample($rng, $version);
+            } )?
         }
     };
 
