@@ -4,6 +4,27 @@
 //! [`MetaLog`] is all that the rest of the program knows about consensus. Nothing here knows
 //! what the records mean.
 
+mod checkpoint;
+mod control;
+mod log_storage;
+mod meta_log;
+mod network;
+mod sidecar;
+mod state_machine;
+mod store;
+mod subscriber;
+mod types;
+mod vote_file;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use meta_log::{MetaLogParams, OpenError, OpenraftMetaLog};
+pub use network::{NoTransport, RaftRequest, RaftResponse, Transport, TransportError};
+pub use state_machine::CheckpointFile;
+pub use types::{AppliedEntry, Proposal, TypeConfig, VoterEndpoint, VoterNode};
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;

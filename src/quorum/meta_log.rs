@@ -1,0 +1,604 @@
+//! [`MetaLog`] on openraft.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::ClientWriteError;
+use openraft::impls::ProgressResponder;
+use openraft::{Config, Instant, Raft, Snapshot, SnapshotPolicy};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::checkpoint;
+use super::log_storage::LogStore;
+use super::network::{NetworkFactory, RaftRequest, RaftResponse, Transport};
+use super::sidecar::Checkpoint;
+use super::state_machine::StateMachine;
+use super::store::{Store, lock};
+use super::subscriber;
+use super::types::{
+    AppliedEntry, CommittedLeaderId, Membership, Proposal, VoterNode, leader_epoch, node_id,
+    raft_id,
+};
+use super::writer::Command;
+use super::{
+    BoxFuture, Committed, LeaderAndEpoch, MetaLog, ProposeError, QuorumInfo, RECORDS_PER_BATCH_MAX,
+    ReplicaState, SnapshotError, TypeConfig,
+};
+use crate::clock::Clock;
+use crate::config::TopicConfig;
+use crate::log::{Log, LogDir, OpenParams};
+use crate::protocol::batch::BatchBuilder;
+use crate::protocol::metadata_records::{MetadataRecord, encode_record};
+use crate::types::{
+    BrokerId, CLUSTER_METADATA_TOPIC, CLUSTER_METADATA_TOPIC_ID, LeaderEpoch, Offset,
+    TopicPartition,
+};
+
+const ELECTION_TIMEOUT_MIN_MS: u64 = 250;
+const ELECTION_TIMEOUT_MAX_MS: u64 = 500;
+const HEARTBEAT_INTERVAL_MS: u64 = 100;
+/// Checkpoints that are kept: should the newest be damaged, the older one and the log behind it still serve.
+const CHECKPOINTS_KEPT: usize = 2;
+
+type MetadataRaft = Raft<TypeConfig, StateMachine>;
+type Answer = openraft::raft::ClientWriteResult<TypeConfig>;
+type Responder = ProgressResponder<TypeConfig, Answer>;
+
+/// What [`OpenraftMetaLog::open`] needs.
+pub struct MetaLogParams {
+    pub node_id: BrokerId,
+    /// `metadata.log.dir`
+    pub log_dir: Arc<LogDir>,
+    /// Segment sizes and the like of the metadata log.
+    pub config: Arc<TopicConfig>,
+    /// The first voters, this node among them; used once, in an empty directory.
+    pub voters: BTreeMap<BrokerId, VoterNode>,
+    pub transport: Arc<dyn Transport>,
+    pub clock: Clock,
+}
+
+/// Why the metadata log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("the metadata log cannot be opened: {0}")]
+    Storage(#[from] io::Error),
+    #[error("raft cannot start: {0}")]
+    Raft(String),
+}
+
+/// The metadata log of a voter. Dropping it stops raft; [`OpenraftMetaLog::shutdown`] also waits.
+pub struct OpenraftMetaLog {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    own_id: BrokerId,
+    raft: MetadataRaft,
+    store: Arc<Store>,
+    clock: Clock,
+    leader: watch::Sender<LeaderAndEpoch>,
+    proposals: Mutex<Proposals>,
+    forward: mpsc::UnboundedSender<Forward>,
+    stop: CancellationToken,
+}
+
+/// Where the next proposal goes, while this node leads.
+#[derive(Debug, Default)]
+struct Proposals {
+    leading: bool,
+    epoch: LeaderEpoch,
+    next_offset: Offset,
+    failed: bool,
+}
+
+/// A proposal on its way to raft, in order.
+struct Forward {
+    proposal: Proposal,
+    epoch: LeaderEpoch,
+    responder: Responder,
+}
+
+impl OpenraftMetaLog {
+    /// Opens or creates the log and joins the quorum. A sole voter starts its election at once; wait for
+    /// [`MetaLog::leader`] to see it lead.
+    pub async fn open(params: MetaLogParams) -> Result<Self, OpenError> {
+        let own_id = params.node_id;
+        let clock = params.clock.clone();
+        let (log_dir, config, opening) = (params.log_dir, params.config, params.clock);
+        let store = tokio::task::spawn_blocking(move || {
+            open_store(raft_id(own_id), log_dir, config, opening)
+        })
+        .await
+        .map_err(io::Error::other)??;
+        let store = Arc::new(store);
+        let alone = is_alone(&store, own_id, &params.voters);
+        let raft = MetadataRaft::new(
+            raft_id(own_id),
+            Arc::new(raft_config(alone)?),
+            NetworkFactory(params.transport),
+            LogStore(Arc::clone(&store)),
+            StateMachine(Arc::clone(&store)),
+        )
+        .await
+        .map_err(|error| OpenError::Raft(error.to_string()))?;
+        start(&raft, alone, params.voters).await?;
+        let (forward, queue) = mpsc::unbounded_channel();
+        let inner = Arc::new(Inner {
+            own_id,
+            raft: raft.clone(),
+            store,
+            clock,
+            leader: watch::Sender::new(LeaderAndEpoch {
+                leader_id: None,
+                epoch: 0,
+            }),
+            proposals: Mutex::default(),
+            forward,
+            stop: CancellationToken::new(),
+        });
+        tokio::spawn(run_forwarder(raft, queue));
+        tokio::spawn(run_leader_watch(Arc::clone(&inner)));
+        Ok(Self { inner })
+    }
+
+    /// Handles a request of another voter.
+    pub async fn handle(&self, request: RaftRequest) -> Result<RaftResponse, ProposeError> {
+        let raft = &self.inner.raft;
+        Ok(match request {
+            RaftRequest::AppendEntries(rpc) => {
+                RaftResponse::AppendEntries(raft.append_entries(rpc).await.map_err(closed)?)
+            }
+            RaftRequest::Vote(rpc) => RaftResponse::Vote(raft.vote(rpc).await.map_err(closed)?),
+            RaftRequest::PreVote(rpc) => {
+                RaftResponse::PreVote(raft.pre_vote(rpc).await.map_err(closed)?)
+            }
+            RaftRequest::TransferLeader(rpc) => RaftResponse::TransferLeader(
+                raft.handle_transfer_leader(rpc).await.map_err(closed)?,
+            ),
+            RaftRequest::InstallSnapshot {
+                vote,
+                meta,
+                checkpoint,
+            } => {
+                let snapshot = checkpoint.ok_or_else(|| closed("the checkpoint is missing"))?;
+                let snapshot = Snapshot { meta, snapshot };
+                RaftResponse::InstallSnapshot(
+                    raft.install_full_snapshot(vote, snapshot)
+                        .await
+                        .map_err(closed)?,
+                )
+            }
+        })
+    }
+
+    /// Stops raft and leaves the log durable.
+    pub async fn shutdown(&self) -> io::Result<()> {
+        self.inner.stop.cancel();
+        let _ = self.inner.raft.shutdown().await;
+        let writer = self.inner.store.writer();
+        writer.call(|reply| Command::Close { reply }).await
+    }
+}
+
+impl Drop for OpenraftMetaLog {
+    fn drop(&mut self) {
+        self.inner.stop.cancel();
+    }
+}
+
+fn closed(reason: impl ToString) -> ProposeError {
+    ProposeError::Closed(reason.to_string().into())
+}
+
+fn open_store(
+    own_id: u64,
+    log_dir: Arc<LogDir>,
+    config: Arc<TopicConfig>,
+    clock: Clock,
+) -> io::Result<Store> {
+    let topic_partition = TopicPartition::new(CLUSTER_METADATA_TOPIC, 0);
+    let dir: PathBuf = log_dir.path().join(topic_partition.to_string());
+    let log = Log::open(OpenParams {
+        dir: log_dir,
+        topic_partition,
+        topic_id: Some(CLUSTER_METADATA_TOPIC_ID),
+        config,
+        producer_id_expiration_ms: i64::MAX,
+        now_ms: clock.wall_ms(),
+    })
+    .map_err(io::Error::other)?;
+    Store::open(log, &dir, own_id, clock)
+}
+
+/// Whether this node is the only voter, by the log or, before there is one, by the configuration.
+fn is_alone(store: &Store, own_id: BrokerId, voters: &BTreeMap<BrokerId, VoterNode>) -> bool {
+    let state = store.state();
+    if state.last_log_id().is_none() {
+        return voters.keys().all(|id| *id == own_id);
+    }
+    is_sole_voter(state.membership_at(u64::MAX).membership(), own_id)
+}
+
+fn is_sole_voter(membership: &Membership, own_id: BrokerId) -> bool {
+    membership.nodes().count() == 1 && membership.voter_ids().all(|id| id == raft_id(own_id))
+}
+
+fn raft_config(alone: bool) -> Result<Config, OpenError> {
+    let config = Config {
+        cluster_name: CLUSTER_METADATA_TOPIC.into(),
+        election_timeout_min: ELECTION_TIMEOUT_MIN_MS,
+        election_timeout_max: ELECTION_TIMEOUT_MAX_MS,
+        heartbeat_interval: HEARTBEAT_INTERVAL_MS,
+        // A sole voter has nobody to hear from or to reassure. The clock is switched on when the quorum grows.
+        enable_tick: !alone,
+        enable_pre_vote: Some(true),
+        // The controller decides when, because it has the image.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        ..Config::default()
+    };
+    config
+        .validate()
+        .map_err(|error| OpenError::Raft(error.to_string()))
+}
+
+/// First start: writes the voters. A sole voter elects itself, without waiting for a timeout.
+async fn start(
+    raft: &MetadataRaft,
+    alone: bool,
+    voters: BTreeMap<BrokerId, VoterNode>,
+) -> Result<(), OpenError> {
+    let failed = |error: &dyn std::error::Error| OpenError::Raft(error.to_string());
+    let initialized = raft.is_initialized().await.map_err(|e| failed(&e))?;
+    if !initialized {
+        let voters: BTreeMap<u64, VoterNode> = voters
+            .into_iter()
+            .map(|(id, node)| (raft_id(id), node))
+            .collect();
+        raft.initialize(voters).await.map_err(|e| failed(&e))?;
+    }
+    if alone {
+        raft.trigger().elect(false).await.map_err(|e| failed(&e))?;
+    }
+    Ok(())
+}
+
+/// Hands proposals to raft one after the other, which keeps their order.
+async fn run_forwarder(raft: MetadataRaft, mut queue: mpsc::UnboundedReceiver<Forward>) {
+    while let Some(next) = queue.recv().await {
+        let expected = CommittedLeaderId::from(u64::from(next.epoch.unsigned_abs()));
+        let sent = raft
+            .write(next.proposal)
+            .with_leader(expected)
+            .responder(next.responder)
+            .await;
+        if sent.is_err() {
+            return;
+        }
+    }
+}
+
+/// Publishes who leads, and opens and closes the gate for proposals.
+async fn run_leader_watch(inner: Arc<Inner>) {
+    let mut metrics = inner.raft.server_metrics();
+    let mut progress = inner.store.progress();
+    loop {
+        let (vote, current_leader, sole) = {
+            let now = metrics.borrow_watched();
+            let sole = is_sole_voter(now.membership_config.membership(), inner.own_id);
+            (now.vote, now.current_leader, sole)
+        };
+        inner.raft.runtime_config().tick(!sole);
+        let term = vote.leader_id.term;
+        let leader_id = current_leader.map(node_id);
+        let applied_term = progress.borrow_and_update().term;
+        let waits = leader_id == Some(inner.own_id) && applied_term < term;
+        inner.announce(LeaderAndEpoch {
+            leader_id: leader_id.filter(|_| !waits),
+            epoch: leader_epoch(term),
+        });
+        tokio::select! {
+            () = inner.stop.cancelled() => return,
+            changed = metrics.changed() => if changed.is_err() { return },
+            changed = progress.changed(), if waits => if changed.is_err() { return },
+        }
+    }
+}
+
+impl Inner {
+    fn announce(&self, now: LeaderAndEpoch) {
+        if *self.leader.borrow() == now {
+            return;
+        }
+        let mut proposals = lock(&self.proposals);
+        *proposals = Proposals {
+            leading: now.leader_id == Some(self.own_id),
+            epoch: now.epoch,
+            next_offset: self.store.state().end_offset(),
+            failed: false,
+        };
+        drop(proposals);
+        info!(leader_id = ?now.leader_id, leader_epoch = now.epoch, "metadata quorum leader");
+        self.leader.send_replace(now);
+    }
+
+    /// Queues a proposal at the next offset.
+    fn queue(
+        &self,
+        epoch: LeaderEpoch,
+        records: Vec<MetadataRecord>,
+    ) -> Result<openraft::type_config::alias::OneshotReceiverOf<TypeConfig, Answer>, ProposeError>
+    {
+        if records.is_empty() || records.len() > RECORDS_PER_BATCH_MAX {
+            return Err(ProposeError::BadSize);
+        }
+        let mut proposals = lock(&self.proposals);
+        if !proposals.leading || proposals.epoch != epoch {
+            return Err(ProposeError::NotLeader);
+        }
+        if proposals.failed {
+            return Err(ProposeError::Superseded);
+        }
+        let base_offset = proposals.next_offset;
+        let now_ms = self.clock.wall_ms();
+        let mut batch = BatchBuilder::new().base_offset(base_offset);
+        for record in &records {
+            batch.append(now_ms, None, Some(&encode_record(record)));
+        }
+        let proposal = Proposal {
+            base_offset,
+            batch: batch.build(),
+            records: Some(records.into()),
+            rejected: false,
+        };
+        proposals.next_offset += proposal.records.as_ref().map_or(0, |it| it.len() as Offset);
+        let (responder, answer) = Responder::complete_only();
+        let forward = Forward {
+            proposal,
+            epoch,
+            responder,
+        };
+        self.forward
+            .send(forward)
+            .map_err(|_| closed("raft has stopped"))?;
+        Ok(answer)
+    }
+
+    async fn outcome(
+        &self,
+        epoch: LeaderEpoch,
+        answer: openraft::type_config::alias::OneshotReceiverOf<TypeConfig, Answer>,
+    ) -> Result<Offset, ProposeError> {
+        let answer = answer
+            .await
+            .map_err(|_| closed(self.failure().unwrap_or_else(|| "raft has stopped".into())))?;
+        let failed = match answer.map(|response| response.data) {
+            Ok(AppliedEntry {
+                last_offset,
+                rejected: false,
+            }) => return Ok(last_offset),
+            Ok(_) => ProposeError::Superseded,
+            Err(
+                ClientWriteError::ForwardToLeader(_)
+                | ClientWriteError::LogEntryDiscarded(_)
+                | ClientWriteError::PreconditionFailed(_),
+            ) => ProposeError::NotLeader,
+            Err(error @ ClientWriteError::ChangeMembershipError(_)) => closed(error),
+        };
+        let mut proposals = lock(&self.proposals);
+        if proposals.epoch == epoch {
+            proposals.failed = true;
+        }
+        Err(failed)
+    }
+
+    fn failure(&self) -> Option<Arc<str>> {
+        self.store.state().failed.clone()
+    }
+
+    async fn snapshot(
+        &self,
+        offset: Offset,
+        epoch: LeaderEpoch,
+        records: Vec<MetadataRecord>,
+    ) -> Result<(), SnapshotError> {
+        let store = &self.store;
+        let held = store.checkpointing.lock().await;
+        let (checkpoint, last_contained_ms) = self.describe_checkpoint(offset, epoch)?;
+        let dir = store.dir.clone();
+        let membership = checkpoint.membership.membership().clone();
+        let part = tokio::task::spawn_blocking(move || {
+            checkpoint::write_part(
+                &dir,
+                (offset, epoch),
+                last_contained_ms,
+                &membership,
+                &records,
+            )
+        })
+        .await
+        .map_err(storage)?
+        .map_err(storage)?;
+        // The sidecar first: a checkpoint that is visible must have its raft index.
+        let saved = {
+            let mut state = store.state();
+            state.sidecar.checkpoints.push(checkpoint);
+            let sidecar = state.sidecar.clone();
+            store
+                .writer()
+                .start(|reply| Command::Sidecar { sidecar, reply })
+        };
+        saved.await.map_err(storage)?;
+        let path = store.dir.join(checkpoint::file_name(offset, epoch));
+        tokio::task::spawn_blocking(move || publish(&part, &path))
+            .await
+            .map_err(storage)?
+            .map_err(storage)?;
+        let (retired, purge_upto) = {
+            let mut state = store.state();
+            state.published = offset;
+            let checkpoints = &mut state.sidecar.checkpoints;
+            let keep_from = checkpoints.len().saturating_sub(CHECKPOINTS_KEPT);
+            let retired: Vec<Checkpoint> = checkpoints.drain(..keep_from).collect();
+            let purge_upto =
+                (checkpoints.len() == CHECKPOINTS_KEPT).then(|| checkpoints[0].last_log_id.index);
+            (retired, purge_upto)
+        };
+        drop(held);
+        for old in retired {
+            let name = checkpoint::file_name(old.end_offset, old.epoch);
+            let _ = std::fs::remove_file(store.dir.join(name));
+        }
+        info!(offset, epoch, "wrote a metadata snapshot");
+        self.raft.trigger().snapshot().await.map_err(storage)?;
+        if let Some(upto) = purge_upto {
+            self.raft.trigger().purge_log(upto).await.map_err(storage)?;
+        }
+        Ok(())
+    }
+
+    fn describe_checkpoint(
+        &self,
+        offset: Offset,
+        epoch: LeaderEpoch,
+    ) -> Result<(Checkpoint, i64), SnapshotError> {
+        let state = self.store.state();
+        let (last_log_id, last_contained_ms) = state
+            .entry_before(offset)
+            .ok_or(SnapshotError::BadOffset(offset))?;
+        let is_committed = state
+            .applied()
+            .0
+            .is_some_and(|id| last_log_id.index <= id.index);
+        let is_newer = state
+            .sidecar
+            .checkpoints
+            .iter()
+            .all(|it| it.end_offset < offset);
+        if !is_committed || !is_newer || leader_epoch(last_log_id.leader_id.term) != epoch {
+            return Err(SnapshotError::BadOffset(offset));
+        }
+        let checkpoint = Checkpoint {
+            end_offset: offset,
+            epoch,
+            last_log_id,
+            membership: state.membership_at(last_log_id.index),
+        };
+        Ok((checkpoint, last_contained_ms))
+    }
+}
+
+fn storage(error: impl ToString) -> SnapshotError {
+    SnapshotError::Storage(error.to_string().into())
+}
+
+fn publish(part: &std::path::Path, path: &std::path::Path) -> io::Result<()> {
+    std::fs::rename(part, path)?;
+    match path.parent() {
+        Some(dir) => std::fs::File::open(dir)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+impl MetaLog for OpenraftMetaLog {
+    fn propose(
+        &self,
+        epoch: LeaderEpoch,
+        records: Vec<MetadataRecord>,
+    ) -> BoxFuture<'static, Result<Offset, ProposeError>> {
+        let queued = self.inner.queue(epoch, records);
+        let inner = Arc::clone(&self.inner);
+        Box::pin(async move { inner.outcome(epoch, queued?).await })
+    }
+
+    fn end_offset(&self) -> Offset {
+        let proposals = lock(&self.inner.proposals);
+        if proposals.leading {
+            return proposals.next_offset;
+        }
+        self.inner.store.state().end_offset()
+    }
+
+    fn leader(&self) -> watch::Receiver<LeaderAndEpoch> {
+        self.inner.leader.subscribe()
+    }
+
+    fn subscribe(&self) -> mpsc::Receiver<Committed> {
+        let (out, subscription) = mpsc::channel(subscriber::QUEUE_MAX);
+        let store = Arc::clone(&self.inner.store);
+        let stop = self.inner.stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = subscriber::run(store, out) => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        subscription
+    }
+
+    fn describe(&self) -> QuorumInfo {
+        let inner = &self.inner;
+        let leader = *inner.leader.borrow();
+        let metrics = inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let now_ms = inner.clock.wall_ms();
+        let state = inner.store.state();
+        let replica = |id: u64, node: &VoterNode| {
+            let mut replica = ReplicaState {
+                replica_id: node_id(id),
+                replica_directory_id: node.directory_id,
+                log_end_offset: -1,
+                last_fetch_timestamp_ms: -1,
+                last_caught_up_timestamp_ms: -1,
+            };
+            if node_id(id) == inner.own_id {
+                replica.log_end_offset = state.end_offset();
+                replica.last_fetch_timestamp_ms = now_ms;
+                replica.last_caught_up_timestamp_ms = now_ms;
+                return replica;
+            }
+            let matched = metrics.replication.as_ref().and_then(|all| *all.get(&id)?);
+            let acked = metrics.heartbeat.as_ref().and_then(|all| *all.get(&id)?);
+            if let Some(end) = matched.and_then(|id| state.offset_after(id.index)) {
+                replica.log_end_offset = end;
+            }
+            if let Some(acked) = acked {
+                let ago: Duration = acked.elapsed();
+                replica.last_fetch_timestamp_ms = now_ms - ago.as_millis() as i64;
+            }
+            if replica.log_end_offset == state.end_offset() {
+                replica.last_caught_up_timestamp_ms = replica.last_fetch_timestamp_ms;
+            }
+            replica
+        };
+        let membership = metrics.membership_config.membership();
+        let replicas = |ids: Vec<u64>| {
+            ids.into_iter()
+                .filter_map(|id| Some(replica(id, membership.get_node(&id)?)))
+                .collect()
+        };
+        QuorumInfo {
+            leader_id: leader.leader_id.unwrap_or(-1),
+            leader_epoch: leader.epoch,
+            high_watermark: inner.store.progress().borrow().high_watermark,
+            voters: replicas(membership.voter_ids().collect()),
+            observers: replicas(membership.learner_ids().collect()),
+        }
+    }
+
+    fn write_snapshot(
+        &self,
+        offset: Offset,
+        epoch: LeaderEpoch,
+        records: Vec<MetadataRecord>,
+    ) -> BoxFuture<'static, Result<(), SnapshotError>> {
+        let inner = Arc::clone(&self.inner);
+        Box::pin(async move { inner.snapshot(offset, epoch, records).await })
+    }
+}

@@ -1,0 +1,189 @@
+//! Raft's requests between controllers, over any transport.
+//!
+//! One voter needs none ([`NoTransport`]). The cluster's transport sends [`RaftRequest`]s as private API keys on the
+//! controller listener, and hands what it receives to [`super::OpenraftMetaLog::handle`].
+
+use std::future::Future;
+use std::sync::Arc;
+
+use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::RPCOption;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{AnyError, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use serde::{Deserialize, Serialize};
+
+use super::state_machine::CheckpointFile;
+use super::types::{SnapshotMeta, Vote, VoterNode, node_id};
+use super::{BoxFuture, TypeConfig};
+use crate::types::BrokerId;
+
+/// A request from one voter to another.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum RaftRequest {
+    AppendEntries(AppendEntriesRequest<TypeConfig>),
+    Vote(VoteRequest<TypeConfig>),
+    PreVote(VoteRequest<TypeConfig>),
+    TransferLeader(TransferLeaderRequest<TypeConfig>),
+    /// The checkpoint's bytes travel beside the request; the receiver puts them into a file of its own first.
+    InstallSnapshot {
+        vote: Vote,
+        meta: SnapshotMeta,
+        #[serde(skip)]
+        checkpoint: Option<CheckpointFile>,
+    },
+}
+
+/// Its answer, of the same kind.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum RaftResponse {
+    AppendEntries(AppendEntriesResponse<TypeConfig>),
+    Vote(VoteResponse<TypeConfig>),
+    PreVote(VoteResponse<TypeConfig>),
+    TransferLeader(TransferLeaderResponse<TypeConfig>),
+    InstallSnapshot(SnapshotResponse<TypeConfig>),
+}
+
+/// A request did not get its answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("controller {target} cannot be reached: {reason}")]
+pub struct TransportError {
+    pub target: BrokerId,
+    pub reason: String,
+}
+
+/// Carries requests to other voters.
+pub trait Transport: Send + Sync + 'static {
+    fn call(
+        &self,
+        target: BrokerId,
+        node: VoterNode,
+        request: RaftRequest,
+    ) -> BoxFuture<'static, Result<RaftResponse, TransportError>>;
+}
+
+/// Reaches nobody.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoTransport;
+
+impl Transport for NoTransport {
+    fn call(
+        &self,
+        target: BrokerId,
+        _: VoterNode,
+        _: RaftRequest,
+    ) -> BoxFuture<'static, Result<RaftResponse, TransportError>> {
+        let reason = "this node has no transport to other controllers".into();
+        Box::pin(async move { Err(TransportError { target, reason }) })
+    }
+}
+
+/// Makes openraft's clients.
+pub(super) struct NetworkFactory(pub(super) Arc<dyn Transport>);
+
+impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
+    type Network = Peer;
+
+    async fn new_client(&mut self, target: u64, node: &VoterNode) -> Peer {
+        Peer {
+            transport: Arc::clone(&self.0),
+            target: node_id(target),
+            node: node.clone(),
+        }
+    }
+}
+
+/// One other voter.
+pub(super) struct Peer {
+    transport: Arc<dyn Transport>,
+    target: BrokerId,
+    node: VoterNode,
+}
+
+impl Peer {
+    async fn call(&self, request: RaftRequest) -> Result<RaftResponse, Unreachable<TypeConfig>> {
+        self.transport
+            .call(self.target, self.node.clone(), request)
+            .await
+            .map_err(|error| Unreachable::new(&error))
+    }
+
+    fn confused<T, E: From<Unreachable<TypeConfig>>>(&self) -> Result<T, E> {
+        let error = AnyError::error(format!(
+            "controller {} answered something else",
+            self.target
+        ));
+        Err(Unreachable::new(&error).into())
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Peer {
+    type SnapshotData = CheckpointFile;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        _: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        match self.call(RaftRequest::AppendEntries(rpc)).await? {
+            RaftResponse::AppendEntries(response) => Ok(response),
+            _ => self.confused(),
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        _: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        match self.call(RaftRequest::Vote(rpc)).await? {
+            RaftResponse::Vote(response) => Ok(response),
+            _ => self.confused(),
+        }
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        _: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        match self.call(RaftRequest::PreVote(rpc)).await? {
+            RaftResponse::PreVote(response) => Ok(response),
+            _ => self.confused(),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        rpc: TransferLeaderRequest<TypeConfig>,
+        _: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        match self.call(RaftRequest::TransferLeader(rpc)).await? {
+            RaftResponse::TransferLeader(response) => Ok(response),
+            _ => self.confused(),
+        }
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: openraft::type_config::alias::SnapshotOf<TypeConfig, CheckpointFile>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let request = RaftRequest::InstallSnapshot {
+            vote,
+            meta: snapshot.meta,
+            checkpoint: Some(snapshot.snapshot),
+        };
+        tokio::select! {
+            closed = cancel => Err(closed.into()),
+            response = self.call(request) => match response? {
+                RaftResponse::InstallSnapshot(response) => Ok(response),
+                _ => self.confused(),
+            },
+        }
+    }
+}

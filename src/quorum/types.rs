@@ -1,0 +1,133 @@
+//! The types that openraft is instantiated with: what an entry carries, who a voter is.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use openraft::impls::leader_id_std;
+use openraft::vote::RaftLeaderId;
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::metadata_records::MetadataRecord;
+use crate::types::{BrokerId, LeaderEpoch, Offset, Uuid, uuid_from_base64, uuid_to_base64};
+
+openraft::declare_raft_types!(
+    /// Raft as the metadata log uses it. Terms are leader epochs, of which each names one leader.
+    pub TypeConfig:
+        D = Proposal,
+        R = AppliedEntry,
+        NodeId = u64,
+        Node = VoterNode,
+        Term = u64,
+        LeaderId = leader_id_std::LeaderId<u64, u64>,
+);
+
+pub(super) type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
+pub(super) type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
+pub(super) type Entry = openraft::type_config::alias::EntryOf<TypeConfig>;
+pub(super) type Membership = openraft::Membership<u64, VoterNode>;
+pub(super) type StoredMembership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
+pub(super) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
+pub(super) type CommittedLeaderId = <leader_id_std::LeaderId<u64, u64> as RaftLeaderId>::Committed;
+
+/// The raft id of a node. Node ids are not negative.
+pub(super) fn raft_id(node_id: BrokerId) -> u64 {
+    u64::from(node_id.unsigned_abs())
+}
+
+pub(super) fn node_id(raft_id: u64) -> BrokerId {
+    BrokerId::try_from(raft_id).unwrap_or(-1)
+}
+
+pub(super) fn leader_epoch(term: u64) -> LeaderEpoch {
+    LeaderEpoch::try_from(term).unwrap_or(LeaderEpoch::MAX)
+}
+
+/// A voter of the metadata quorum, as the VotersRecord describes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VoterNode {
+    /// Its metadata log directory; zero when unknown.
+    #[serde(with = "uuid_text")]
+    pub directory_id: Uuid,
+    pub endpoints: Vec<VoterEndpoint>,
+}
+
+/// Where a voter listens.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VoterEndpoint {
+    /// Listener name.
+    pub name: String,
+    pub host: String,
+    pub port: u16,
+}
+
+mod uuid_text {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use super::{Uuid, uuid_from_base64, uuid_to_base64};
+
+    pub(super) fn serialize<S: Serializer>(id: &Uuid, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_str(&uuid_to_base64(*id))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Uuid, D::Error> {
+        let text = String::deserialize(from)?;
+        uuid_from_base64(&text).ok_or_else(|| D::Error::custom("not a uuid"))
+    }
+}
+
+/// What a normal entry carries: one batch of metadata records, ready for the log but for its
+/// leader epoch.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Proposal {
+    /// Where the proposer expects the batch. A log that ends elsewhere stores a no-op instead, so
+    /// records that build on a lost proposal never take effect. All logs decide alike, since they
+    /// agree on everything before the entry.
+    pub base_offset: Offset,
+    #[serde(with = "batch_bytes")]
+    pub batch: Bytes,
+    /// The batch's records where it was built here; spares decoding them again.
+    #[serde(skip)]
+    pub records: Option<Arc<[MetadataRecord]>>,
+    /// Set by the log that stored the no-op, to answer the proposer.
+    #[serde(skip)]
+    pub rejected: bool,
+}
+
+mod batch_bytes {
+    use bytes::Bytes;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &Bytes, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_bytes(bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
+        Vec::<u8>::deserialize(from).map(Bytes::from)
+    }
+}
+
+impl fmt::Display for Proposal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} bytes for offset {}",
+            self.batch.len(),
+            self.base_offset
+        )
+    }
+}
+
+/// What the proposer learns when its entry is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppliedEntry {
+    pub last_offset: Offset,
+    /// A no-op took the place of the records.
+    pub rejected: bool,
+}
+
+impl fmt::Display for AppliedEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "last offset {}", self.last_offset)
+    }
+}
