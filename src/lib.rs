@@ -14,6 +14,4 @@ pub mod partition;
 pub mod protocol;
 pub mod quorum;
 pub mod replica;
-#[cfg(test)]
-mod tidy;
 pub mod types;

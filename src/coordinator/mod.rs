@@ -4,8 +4,27 @@
 //! coordinator's pure handlers one after the other, appends what they return as one batch and releases the replies
 //! once the high watermark has passed it. The group coordinator uses it now, transactions and newer groups later.
 
+mod executor;
+mod loader;
+mod runtime;
+mod shard;
+#[cfg(test)]
+pub(crate) mod test_log;
+#[cfg(test)]
+mod tests;
+mod timers;
+
 use bytes::Bytes;
 use tokio::sync::watch;
+
+#[cfg(test)]
+pub(crate) use executor::Executor;
+pub use executor::RuntimeConfig;
+#[cfg(test)]
+pub(crate) use loader::load;
+pub use runtime::Runtime;
+pub use shard::{Effects, EncodedRecord, HardState, HardView, Now, RecordOrigin, Shard};
+pub use timers::Timers;
 
 use crate::protocol::error::Error;
 use crate::types::{LeaderEpoch, Offset, TopicPartition};

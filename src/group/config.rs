@@ -1,5 +1,10 @@
 //! The settings of the group coordinator, with Kafka's defaults.
 
+use crate::protocol::batch::CompressionType;
+
+/// How long a member that is new to a group may stay parked in its JoinGroup; not configurable in Kafka.
+pub(super) const NEW_MEMBER_JOIN_TIMEOUT_MS: i64 = 5 * 60 * 1_000;
+
 /// What `group.*` and `offsets.*` keys say.
 #[derive(Clone, Debug)]
 pub struct GroupConfig {
@@ -21,6 +26,8 @@ pub struct GroupConfig {
     pub offsets_commit_timeout_ms: i64,
     /// `offsets.topic.num.partitions`
     pub offsets_topic_num_partitions: i32,
+    /// `offsets.topic.compression.codec`
+    pub offsets_topic_compression: CompressionType,
 }
 
 impl Default for GroupConfig {
@@ -35,6 +42,7 @@ impl Default for GroupConfig {
             offsets_retention_check_interval_ms: 600_000,
             offsets_commit_timeout_ms: 5_000,
             offsets_topic_num_partitions: 50,
+            offsets_topic_compression: CompressionType::None,
         }
     }
 }
