@@ -14,4 +14,6 @@ pub mod partition;
 pub mod protocol;
 pub mod quorum;
 pub mod replica;
+#[cfg(test)]
+mod tidy;
 pub mod types;

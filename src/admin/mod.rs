@@ -1,5 +1,6 @@
 //! The HTTP side: `/metrics` for Prometheus, `/healthz` (the process answers) and `/readyz` (it serves clients).
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -9,26 +10,29 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::config::Config;
 use crate::metrics::Metrics;
 
 #[derive(Clone)]
 struct Admin {
     metrics: Arc<Metrics>,
-    ready: watch::Receiver<bool>,
+    stop: CancellationToken,
 }
 
-/// Serves on `listener` (`host:port`, `:port` for every interface, empty for not at all) until `stop`. A port in use is
-/// warned about, and the broker goes on without: two brokers on one machine share the default. Returns where it listens.
-pub async fn start(
-    listener: &str,
-    metrics: Arc<Metrics>,
-    ready: watch::Receiver<bool>,
-    stop: CancellationToken,
+/// Serves on `ottla.http.listener` (`host:port`; `:port` for every interface; empty for not at all) until `stop`. Called
+/// once clients are served. A port in use is warned about and the broker goes on: two brokers on one machine share the
+/// default. Returns where it listens.
+pub fn spawn(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
 ) -> Option<SocketAddr> {
+    let listener = config.ottla_http_listener.as_str();
     if listener.is_empty() {
         return None;
     }
@@ -36,7 +40,7 @@ pub async fn start(
         Some(port) => format!("0.0.0.0:{port}"),
         None => listener.to_owned(),
     };
-    let bound = match TcpListener::bind(&address).await {
+    let bound = match bind(&address) {
         Ok(bound) => bound,
         Err(error) => {
             warn!(%address, %error, "no metrics: cannot listen on ottla.http.listener");
@@ -44,15 +48,27 @@ pub async fn start(
         }
     };
     let local = bound.local_addr().ok()?;
-    let app = router(Admin { metrics, ready });
-    tokio::spawn(async move {
-        let served = axum::serve(bound, app).with_graceful_shutdown(stop.cancelled_owned());
-        if let Err(error) = served.await {
+    let app = router(Admin {
+        metrics: Arc::clone(metrics),
+        stop: stop.clone(),
+    });
+    let stopped = stop.clone().cancelled_owned();
+    tasks.spawn(async move {
+        if let Err(error) = axum::serve(bound, app)
+            .with_graceful_shutdown(stopped)
+            .await
+        {
             warn!(%error, "the metrics endpoint stopped");
         }
     });
     info!(address = %local, "serving /metrics");
     Some(local)
+}
+
+fn bind(address: &str) -> io::Result<TcpListener> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
 }
 
 fn router(admin: Admin) -> Router {
@@ -72,17 +88,18 @@ async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
 }
 
 async fn readyz(State(admin): State<Admin>) -> impl IntoResponse {
-    if *admin.ready.borrow() {
-        (StatusCode::OK, "ready\n")
+    if admin.stop.is_cancelled() {
+        (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "starting\n")
+        (StatusCode::OK, "ready\n")
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
 
     async fn get(address: SocketAddr, path: &str) -> String {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -95,25 +112,28 @@ mod tests {
 
     #[tokio::test]
     async fn serves_metrics_health_and_readiness() {
-        let (ready, watch) = watch::channel(false);
-        let stop = CancellationToken::new();
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let metrics = Arc::new(Metrics::new());
-        let address = start("127.0.0.1:0", metrics.clone(), watch.clone(), stop.clone())
-            .await
-            .unwrap();
+        let config = |listener: &str| {
+            Config::load(
+                None,
+                &[("ottla.http.listener".to_owned(), listener.to_owned())],
+            )
+            .unwrap()
+        };
+        let address = spawn(&config("127.0.0.1:0"), &metrics, &tasks, &stop).unwrap();
         assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200"));
-        assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 503"));
-        ready.send_replace(true);
         assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));
         let text = get(address, "/metrics").await;
-        assert!(
-            text.contains("kafka_server_brokertopicmetrics_messagesin_total 0"),
-            "{text}"
-        );
+        let total = "kafka_server_brokertopicmetrics_messagesin_total 0";
+        assert!(text.contains(total), "{text}");
         assert!(get(address, "/other").await.starts_with("HTTP/1.1 404"));
-        // The port is taken: no metrics, but no failure either.
-        let taken = start(&address.to_string(), metrics, watch, stop.clone()).await;
-        assert_eq!(taken, None);
+        // The port is taken: no metrics, but no failure either. Empty: switched off.
+        let taken = config(&address.to_string());
+        assert_eq!(spawn(&taken, &metrics, &tasks, &stop), None);
+        assert_eq!(spawn(&config(""), &metrics, &tasks, &stop), None);
         stop.cancel();
+        tasks.close();
+        tasks.wait().await;
     }
 }

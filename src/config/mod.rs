@@ -10,6 +10,7 @@ mod key;
 mod legacy;
 mod listeners;
 mod load;
+mod loggers;
 mod properties;
 mod resource_keys;
 mod topic;
@@ -23,6 +24,7 @@ pub use fields::Config;
 pub use key::{InvalidValue, Key, Kind, Mode, Valid, Value, split_list};
 pub use listeners::{Endpoint, SecurityProtocol};
 pub use load::ConfigError;
+pub use loggers::{LoggerChange, LoggerFilter, ROOT as ROOT_LOGGER, loggers, set_loggers};
 pub use properties::parse as parse_properties;
 pub use topic::{BrokerCompressionType, CleanupPolicy, TimestampType, TopicConfig};
 pub use validate::{

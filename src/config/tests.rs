@@ -348,3 +348,29 @@ fn listeners_fit_their_protocol_map() {
         .collect();
     assert_eq!(advertised, ["PLAINTEXT://127.0.0.1:7"]);
 }
+
+#[test]
+fn loggers_have_levels_that_can_change() {
+    // The levels are the process's: only this test touches `ottla.partition`.
+    let level = |name: &str| loggers().into_iter().find(|(n, _)| *n == name).unwrap().1;
+    assert_eq!(level("ottla.partition"), "INFO");
+    let code = |changes: &[LoggerChange<'_>], only| {
+        set_loggers(changes, only).map_err(|error| error.code())
+    };
+    assert_eq!(code(&[("ottla.partition", Some("DEBUG"))], true), Ok(()));
+    assert_eq!(level("ottla.partition"), "INFO");
+    assert_eq!(code(&[("ottla.partition", Some("DEBUG"))], false), Ok(()));
+    assert_eq!(level("ottla.partition"), "DEBUG");
+    assert_eq!(code(&[("ottla.partition", Some("LOUD"))], false), Err(40));
+    assert_eq!(
+        code(
+            &[("ottla.partition", None), ("no.such", Some("INFO"))],
+            false
+        ),
+        Err(40)
+    );
+    assert_eq!(code(&[(ROOT_LOGGER, None)], false), Err(42));
+    assert_eq!(level("ottla.partition"), "DEBUG");
+    assert_eq!(code(&[("ottla.partition", None)], false), Ok(()));
+    assert_eq!(level("ottla.partition"), "INFO");
+}
