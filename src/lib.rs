@@ -16,4 +16,5 @@ pub mod quorum;
 pub mod replica;
 #[cfg(test)]
 mod tidy;
+pub mod server;
 pub mod types;

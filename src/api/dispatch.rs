@@ -81,6 +81,7 @@ fn gate(
             &format!("version {version} of {} is not served", spec.name),
         ));
     }
+    services.metrics.request(key, version);
     let flexible = known_version && spec.request_is_flexible(version);
     let header = RequestHeader::decode(&mut frame, flexible)
         .map_err(|e| close(connection, &format!("malformed request header: {e}")))?;

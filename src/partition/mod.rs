@@ -17,19 +17,21 @@ use tracing::error;
 use crate::config::TopicConfig;
 use crate::log::{AppendInfo, FlushJob, Log, LogSlice, ReadError};
 use crate::metadata::PartitionRegistration;
+use crate::metrics::TopicMetrics;
 use crate::protocol::batch::ValidBatch;
 use crate::protocol::{Error, ErrorCode};
 use crate::types::{LeaderEpoch, NO_LEADER_EPOCH, Offset, TimestampMs, TopicPartition, Uuid};
 
 /// A hosted partition. Shared by every connection; all state is behind `inner`.
-#[derive(Debug)]
 pub struct Partition {
     pub topic_partition: TopicPartition,
     pub topic_id: Uuid,
+    /// Counters of the topic.
+    pub metrics: Arc<TopicMetrics>,
     inner: Mutex<Inner>,
 }
 
-#[derive(Debug)]
+
 struct Inner {
     /// `None` once the log is closed or deleted.
     log: Option<Log>,
@@ -37,6 +39,9 @@ struct Inner {
     waiters: waiters::Waiters,
     config: Arc<TopicConfig>,
 }
+
+/// One result for each batch.
+type AppendResults = Vec<Result<AppendInfo, Error>>;
 
 /// What a consumer or follower gets from one partition.
 #[derive(Debug)]
@@ -77,6 +82,7 @@ impl Partition {
         log: Log,
         state: PartitionState,
         config: Arc<TopicConfig>,
+        metrics: Arc<TopicMetrics>,
     ) -> Self {
         let waiters = waiters::Waiters::default();
         let inner = Inner {
@@ -88,6 +94,7 @@ impl Partition {
         Self {
             topic_partition,
             topic_id,
+            metrics,
             inner: Mutex::new(inner),
         }
     }
@@ -130,11 +137,12 @@ impl Partition {
         batches: &[ValidBatch],
         min_in_sync: bool,
         now_ms: TimestampMs,
-    ) -> Vec<Result<AppendInfo, Error>> {
+    ) -> AppendResults {
         let mut inner = self.lock();
         match inner.append(batches, min_in_sync, now_ms) {
-            Ok((results, flush)) => {
+            Ok((results, bytes, flush)) => {
                 drop(inner);
+                self.count(&results, bytes);
                 if let Some(job) = flush {
                     let partition = Arc::clone(self);
                     tokio::task::spawn_blocking(move || partition.flush(&job));
@@ -192,6 +200,14 @@ impl Partition {
             last_stable_offset: offsets.last_stable_offset,
             log_start_offset: offsets.log_start_offset,
         })
+    }
+
+    fn count(&self, results: &AppendResults, bytes: u64) {
+        let appended = results.iter().flatten().filter(|info| !info.duplicate);
+        let records: i64 = appended
+            .map(|info| info.last_offset - info.first_offset + 1)
+            .sum();
+        self.metrics.appended(records as u64, bytes);
     }
 
     /// Makes a rolled segment durable, without holding up appends.
@@ -284,7 +300,7 @@ impl Inner {
         batches: &[ValidBatch],
         min_in_sync: bool,
         now_ms: TimestampMs,
-    ) -> Result<(Vec<Result<AppendInfo, Error>>, Option<FlushJob>), Error> {
+    ) -> Result<(AppendResults, u64, Option<FlushJob>), Error> {
         let log = online(&mut self.log)?;
         if !self.state.is_leader() {
             return Err(ErrorCode::NotLeaderOrFollower.into());
@@ -309,7 +325,7 @@ impl Inner {
             self.waiters
                 .advance(self.state.high_watermark(), bytes as i64);
         }
-        Ok((results, flush))
+        Ok((results, bytes, flush))
     }
 
     fn offsets(&mut self) -> Result<Offsets, Error> {

@@ -13,12 +13,12 @@ use crate::log::{self, Log, LogDir, LogDirs, OpenParams};
 use crate::metadata::{
     ConfigResourceType, MetadataDelta, MetadataImage, PartitionRegistration, Publisher, TopicImage,
 };
+use crate::metrics::Metrics;
 use crate::partition::{Partition, PartitionState};
 use crate::protocol::{Error, ErrorCode};
 use crate::types::{BrokerId, CLUSTER_METADATA_TOPIC, Offset, TimestampMs, TopicPartition, Uuid};
 
 /// A topic with partitions on this broker.
-#[derive(Debug)]
 pub struct HostedTopic {
     pub name: Arc<str>,
     pub id: Uuid,
@@ -26,19 +26,19 @@ pub struct HostedTopic {
     partitions: Vec<Option<Arc<Partition>>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Hosted {
     by_name: HashMap<Arc<str>, Arc<HostedTopic>>,
     by_id: HashMap<Uuid, Arc<HostedTopic>>,
 }
 
 /// Where handlers find partitions. One per broker.
-#[derive(Debug)]
 pub struct ReplicaManager {
     broker_id: BrokerId,
     config: Arc<ArcSwap<Config>>,
     log_dirs: LogDirs,
     clock: Clock,
+    metrics: Arc<Metrics>,
     hosted: RwLock<Hosted>,
     /// Directories of deleted topics, and when (monotonic) they may go.
     trash: Mutex<Vec<(i64, PathBuf)>>,
@@ -61,12 +61,14 @@ impl ReplicaManager {
         config: Arc<ArcSwap<Config>>,
         log_dirs: LogDirs,
         clock: Clock,
+        metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             broker_id,
             config,
             log_dirs,
             clock,
+            metrics,
             hosted: RwLock::default(),
             trash: Mutex::default(),
             checkpointed: Mutex::default(),
@@ -223,12 +225,14 @@ impl ReplicaManager {
         let checkpointed = dir.high_watermark(&assigned.topic_partition).unwrap_or(0);
         let high_watermark = checkpointed.clamp(log.log_start_offset(), log.next_offset());
         let state = PartitionState::new(self.broker_id, high_watermark);
+        let metrics = self.metrics.topic(&assigned.topic_partition.topic);
         let partition = Partition::new(
             assigned.topic_partition,
             assigned.topic_id,
             log,
             state,
             assigned.config,
+            metrics,
         );
         if let Err(error) = partition.apply(&assigned.registration) {
             error!(topic_partition = %partition.topic_partition, %error, "partition cannot start");
@@ -288,6 +292,7 @@ impl ReplicaManager {
                 self.delete_log(&partition.topic_partition, log);
             }
         }
+        self.metrics.remove_topic(&topic.name);
         info!(topic = %topic.name, %topic_id, "topic deleted");
     }
 

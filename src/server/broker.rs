@@ -1,6 +1,7 @@
 //! The composition root: opens the storage, starts the metadata quorum, controller and coordinators, listens; and
 //! stops all of it in the reverse order.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -8,25 +9,26 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::connection::{self, Limits};
 use super::coordinator_log::{CoordinatorLog, GroupElections};
-use super::lifecycle::Lifecycle;
+use super::lifecycle::{Lifecycle, RegistrationRefused};
 use super::listener::{self, Acceptor, ConnectionQuota};
 use super::{maintenance, storage};
 use crate::admin;
 use crate::api::{ProducerIds, Services};
-use crate::clock::Clock;
-use crate::config::{Config, Endpoint, SecurityProtocol};
-use crate::controller::{self, Controller};
+use crate::clock::{Clock, java_date};
+use crate::config::{Config, Endpoint, SecurityProtocol, TopicConfig};
+use crate::controller::{self, Controller, ControllerParams, Settings};
 use crate::group::{GroupConfig, GroupCoordinator};
-use crate::log::{LogDirs, StorageError};
-use crate::metadata::{Images, Loader, Publisher};
+use crate::log::{LogDir, LogDirs, StorageError};
+use crate::metadata::{Images, Loader, LoaderParams, Publisher, SnapshotPolicy};
 use crate::metrics::Metrics;
-use crate::quorum::{MetaLog, OpenraftMetaLog, QuorumError};
+use crate::quorum::{MetaLog, MetaLogParams, NoTransport, OpenError, OpenraftMetaLog, VoterNode};
 use crate::replica::{ReplicaManager, SessionCache};
 use crate::types::BrokerId;
 
@@ -47,20 +49,23 @@ pub enum StartError {
     #[error("listener {listener} uses {protocol}, which this release does not have; use PLAINTEXT")]
     Protocol { listener: String, protocol: &'static str },
     #[error("metadata quorum: {0}")]
-    Quorum(#[from] QuorumError),
-    #[error("this broker could not register: {0}")]
-    Register(String),
+    Quorum(#[from] OpenError),
+    #[error(transparent)]
+    Register(#[from] RegistrationRefused),
 }
 
 /// A running broker.
 pub struct Broker {
     services: Arc<Services>,
     quorum: Arc<OpenraftMetaLog>,
-    controller: Controller,
     lifecycle: Lifecycle,
     /// Bound addresses by listener name.
     addresses: Vec<(String, SocketAddr)>,
+    ready: watch::Sender<bool>,
+    /// Ends listeners, connections and timers.
     shutdown: CancellationToken,
+    /// Ends controller and metadata loader, once nobody needs them.
+    metadata_shutdown: CancellationToken,
     tasks: TaskTracker,
 }
 
@@ -70,34 +75,71 @@ impl Broker {
         let clock = Clock::system();
         let listeners = bind_all(&mut config)?;
         let log_dirs = LogDirs::open(&config.log_dirs)?;
-        let identity = storage::identify(&config, &log_dirs)?;
-        let shutdown = CancellationToken::new();
-        let tasks = TaskTracker::new();
-
-        let quorum = OpenraftMetaLog::start(&config, &identity, &log_dirs, &clock).await?;
-        let meta_log: Arc<dyn MetaLog> = Arc::<OpenraftMetaLog>::clone(&quorum);
+        let identity = storage::identify(&config, &log_dirs, &java_date(clock.wall_ms()))?;
+        let metadata_shutdown = CancellationToken::new();
+        let quorum = Arc::new(open_quorum(&config, &log_dirs, &clock).await?);
         let images = Images::new();
-        let shared = Arc::new(ArcSwap::from_pointee(config.clone()));
-        let controller = Controller::start(
-            Arc::clone(&meta_log),
-            images.clone(),
-            Arc::new(config.clone()),
-            clock.clone(),
-        );
-        let parts = Parts { config: &config, shared, clock, images, log_dirs, meta_log };
-        let (services, publishers) = parts.assemble(&identity.cluster_id, controller.handle());
-        Loader::spawn(&services.quorum, services.images.clone(), publishers);
-
-        let lifecycle = Lifecycle::start(&config, &identity, controller.handle(), &services.images)
-            .await
-            .map_err(|error| StartError::Register(error.to_string()))?;
-        maintenance::spawn(&tasks, &shutdown, &config, &services.replicas, &services.clock);
-        let broker =
-            Self { services, quorum, controller, lifecycle, addresses: Vec::new(), shutdown, tasks };
-        Ok(broker.listen(&config, listeners))
+        let meta_log: Arc<dyn MetaLog> = Arc::<OpenraftMetaLog>::clone(&quorum);
+        let controller = Controller::start(ControllerParams {
+            settings: Settings {
+                node_id: config.node_id,
+                cluster_id: identity.cluster_id.as_str().into(),
+                config: Arc::new(config.clone()),
+            },
+            log: Arc::clone(&meta_log),
+            images: images.clone(),
+            clock: clock.clone(),
+            shutdown: metadata_shutdown.clone(),
+        });
+        let parts = Parts { config: &config, clock, images, log_dirs, meta_log };
+        let (services, publishers) = parts.assemble(&identity.cluster_id, controller);
+        Loader::start(LoaderParams {
+            log: Arc::clone(&services.quorum),
+            images: services.images.clone(),
+            publishers,
+            snapshots: SnapshotPolicy {
+                record_bytes_max: config.metadata_log_max_record_bytes_between_snapshots,
+                interval_ms: config.metadata_log_max_snapshot_interval_ms,
+            },
+            shutdown: metadata_shutdown.clone(),
+        });
+        let lifecycle = Lifecycle::start(&config, &services, &identity.cluster_id).await?;
+        let broker = Self {
+            services,
+            quorum,
+            lifecycle,
+            addresses: Vec::new(),
+            ready: watch::Sender::new(false),
+            shutdown: CancellationToken::new(),
+            metadata_shutdown,
+            tasks: TaskTracker::new(),
+        };
+        Ok(broker.serve(&config, listeners).await)
     }
 
-    fn listen(mut self, config: &Config, listeners: Vec<(Endpoint, TcpListener)>) -> Self {
+    async fn serve(mut self, config: &Config, listeners: Vec<(Endpoint, TcpListener)>) -> Self {
+        let services = &self.services;
+        maintenance::spawn(
+            &self.tasks,
+            &self.shutdown,
+            config,
+            &services.replicas,
+            &services.clock,
+        );
+        self.listen(config, listeners);
+        admin::start(
+            &config.ottla_http_listener,
+            Arc::clone(&self.services.metrics),
+            self.ready.subscribe(),
+            self.shutdown.clone(),
+        )
+        .await;
+        self.ready.send_replace(true);
+        info!(node_id = config.node_id, "kafka server started");
+        self
+    }
+
+    fn listen(&mut self, config: &Config, listeners: Vec<(Endpoint, TcpListener)>) {
         let memory = usize::try_from(config.queued_max_request_bytes).unwrap_or(REQUEST_MEMORY_BYTES);
         let request_bytes_max = config.socket_request_max_bytes.max(0) as usize;
         let limits = Limits {
@@ -123,9 +165,6 @@ impl Broker {
             };
             self.tasks.spawn(acceptor.run(listener));
         }
-        admin::spawn(config, &self.services.metrics, &self.tasks, &self.shutdown);
-        info!(node_id = config.node_id, "kafka server started");
-        self
     }
 
     /// Bound addresses by listener name: what to connect to when a port was 0.
@@ -136,6 +175,7 @@ impl Broker {
     /// Stops accepting, lets requests finish, flushes, writes checkpoints and the clean-shutdown file.
     pub async fn shutdown(self) {
         info!("shutting down");
+        self.ready.send_replace(false);
         self.services.groups.shutdown();
         let broker_epoch = self.lifecycle.shutdown().await;
         self.shutdown.cancel();
@@ -143,8 +183,10 @@ impl Broker {
         if tokio::time::timeout(DRAIN_TIMEOUT, self.tasks.wait()).await.is_err() {
             warn!("connections did not finish in time");
         }
-        self.controller.shutdown().await;
-        self.quorum.shutdown().await;
+        self.metadata_shutdown.cancel();
+        if let Err(error) = self.quorum.shutdown().await {
+            warn!(%error, "metadata log was not closed cleanly");
+        }
         let replicas = Arc::clone(&self.services.replicas);
         if tokio::task::spawn_blocking(move || replicas.close(broker_epoch)).await.is_err() {
             warn!("logs were not closed cleanly");
@@ -153,10 +195,41 @@ impl Broker {
     }
 }
 
+/// Opens the metadata log of this node, for now the only voter of its quorum.
+async fn open_quorum(
+    config: &Config,
+    log_dirs: &LogDirs,
+    clock: &Clock,
+) -> Result<OpenraftMetaLog, StartError> {
+    let is_metadata_dir = |dir: &&Arc<LogDir>| dir.path() == config.metadata_log_dir;
+    let log_dir = log_dirs.dirs().iter().find(is_metadata_dir).unwrap_or(&log_dirs.dirs()[0]);
+    let voter = VoterNode {
+        directory_id: log_dir.directory_id().unwrap_or_default(),
+        endpoints: Vec::new(),
+    };
+    let params = MetaLogParams {
+        node_id: config.node_id,
+        log_dir: Arc::clone(log_dir),
+        config: Arc::new(metadata_topic_config(config)),
+        voters: BTreeMap::from([(config.node_id, voter)]),
+        transport: Arc::new(NoTransport),
+        clock: clock.clone(),
+    };
+    Ok(OpenraftMetaLog::open(params).await?)
+}
+
+/// Segment sizes of the metadata log: `metadata.log.segment.*`.
+fn metadata_topic_config(config: &Config) -> TopicConfig {
+    TopicConfig {
+        segment_bytes: config.metadata_log_segment_bytes,
+        segment_ms: config.metadata_log_segment_ms,
+        ..TopicConfig::default()
+    }
+}
+
 /// What the services are made of.
 struct Parts<'a> {
     config: &'a Config,
-    shared: Arc<ArcSwap<Config>>,
     clock: Clock,
     images: Images,
     log_dirs: LogDirs,
@@ -170,18 +243,21 @@ impl Parts<'_> {
         controller: controller::Handle,
     ) -> (Arc<Services>, Vec<Arc<dyn Publisher>>) {
         let broker_id: BrokerId = self.config.node_id;
+        let metrics = Arc::new(Metrics::new());
+        let shared = Arc::new(ArcSwap::from_pointee(self.config.clone()));
         let replicas = Arc::new(ReplicaManager::new(
             broker_id,
-            Arc::clone(&self.shared),
+            Arc::clone(&shared),
             self.log_dirs,
             self.clock.clone(),
+            Arc::clone(&metrics),
         ));
         let log = CoordinatorLog { replicas: Arc::clone(&replicas), clock: self.clock.clone() };
         let group_config = GroupConfig::from(self.config);
         let groups = GroupCoordinator::new(group_config, Arc::new(log), self.clock.clone());
         let elections = GroupElections { broker_id, groups: groups.clone() };
         // Settings first: logs open with them. Coordinators last: their logs must be open.
-        let dynamic = DynamicConfig { broker_id, config: Arc::clone(&self.shared) };
+        let dynamic = DynamicConfig { broker_id, config: Arc::clone(&shared) };
         let publishers: Vec<Arc<dyn Publisher>> = vec![
             Arc::new(dynamic),
             Arc::<ReplicaManager>::clone(&replicas),
@@ -189,7 +265,7 @@ impl Parts<'_> {
         ];
         let slots = self.config.max_incremental_fetch_session_cache_slots.max(0) as usize;
         let services = Arc::new(Services {
-            config: self.shared,
+            config: shared,
             cluster_id: cluster_id.into(),
             images: self.images,
             replicas,
@@ -198,7 +274,7 @@ impl Parts<'_> {
             controller,
             quorum: self.meta_log,
             groups,
-            metrics: Arc::new(Metrics::new()),
+            metrics,
             clock: self.clock,
         });
         (services, publishers)

@@ -141,7 +141,7 @@ impl Fetch {
         let answers = wanted.iter().zip(&self.targets).zip(round.results);
         let (failed, read): (Vec<_>, Vec<_>) =
             answers.partition(|((_, target), _)| target.is_err());
-        for (((key, _), _), result) in read.into_iter().chain(failed) {
+        for (((key, _), target), result) in read.into_iter().chain(failed) {
             let (size_bytes, high_watermark, log_start_offset) = match &result {
                 Ok(r) => (
                     r.slice.as_ref().map_or(0, |s| s.len),
@@ -158,6 +158,9 @@ impl Fetch {
                 log_start_offset,
             ) {
                 continue;
+            }
+            if let (Ok(partition), true) = (target, size_bytes > 0) {
+                partition.metrics.fetched(size_bytes as u64);
             }
             let data = self.partition_data(key.1, result);
             match responses.last_mut() {

@@ -1,0 +1,173 @@
+//! The broker's life in the cluster (Kafka's `BrokerLifecycleManager`): registers, waits until it has applied its own
+//! registration, is unfenced, heartbeats, and leaves under control.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_protocol::error::ParseResponseErrorCode;
+use kafka_protocol::messages::broker_registration_request::{Feature, Listener};
+use kafka_protocol::messages::{
+    BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerId as WireBrokerId, BrokerRegistrationRequest,
+};
+use kafka_protocol::protocol::StrBytes;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::api::Services;
+use crate::config::Config;
+use crate::metadata::features::SUPPORTED_FEATURES;
+use crate::protocol::ErrorCode;
+use crate::types::{BrokerId, random_uuid};
+
+/// Rest between attempts while the controller is not there or does not know us.
+const RETRY: Duration = Duration::from_millis(20);
+/// How long a controlled shutdown may take before the broker leaves anyway.
+const CONTROLLED_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A registered, unfenced broker.
+pub struct Lifecycle {
+    session: Session,
+    stop: CancellationToken,
+    heartbeats: JoinHandle<()>,
+}
+
+/// What heartbeats carry.
+#[derive(Clone)]
+struct Session {
+    services: Arc<Services>,
+    broker_id: BrokerId,
+    broker_epoch: i64,
+}
+
+/// Why the broker was not let into the cluster.
+#[derive(Debug, thiserror::Error)]
+#[error("the controller refused the registration: {0:?}")]
+pub struct RegistrationRefused(ErrorCode);
+
+impl Lifecycle {
+    /// Resolves when the broker is unfenced, and its own image says so.
+    pub async fn start(
+        config: &Config,
+        services: &Arc<Services>,
+        cluster_id: &str,
+    ) -> Result<Self, RegistrationRefused> {
+        let broker_epoch = register(config, services, cluster_id).await?;
+        let session =
+            Session { services: Arc::clone(services), broker_id: config.node_id, broker_epoch };
+        session.wait_until_unfenced().await;
+        info!(broker_epoch, "broker registered and unfenced");
+        let stop = CancellationToken::new();
+        let interval = Duration::from_millis(config.broker_heartbeat_interval_ms.max(1) as u64);
+        let heartbeats = tokio::spawn(session.clone().keep(interval, stop.clone()));
+        Ok(Self { session, stop, heartbeats })
+    }
+
+    /// Leaves the cluster: leadership moves to other brokers where there are any. Returns the broker epoch, for the
+    /// clean-shutdown file.
+    pub async fn shutdown(self) -> i64 {
+        self.stop.cancel();
+        // It ends by itself; a panic in it is no reason not to stop.
+        let _ = self.heartbeats.await;
+        let image = self.session.services.images.current();
+        let others = image.cluster.alive_brokers().any(|broker| broker.id != self.session.broker_id);
+        if others {
+            let leaving = self.session.leave();
+            if tokio::time::timeout(CONTROLLED_SHUTDOWN_TIMEOUT, leaving).await.is_err() {
+                warn!("controlled shutdown took too long, leaving anyway");
+            }
+        }
+        self.session.broker_epoch
+    }
+}
+
+impl Session {
+    async fn heartbeat(&self, want_shut_down: bool) -> BrokerHeartbeatResponse {
+        let offset = self.services.images.current().last_offset;
+        let request = BrokerHeartbeatRequest::default()
+            .with_broker_id(WireBrokerId(self.broker_id))
+            .with_broker_epoch(self.broker_epoch)
+            .with_current_metadata_offset(offset)
+            .with_want_shut_down(want_shut_down);
+        self.services.controller.broker_heartbeat(request).await
+    }
+
+    async fn wait_until_unfenced(&self) {
+        let images = &self.services.images;
+        // The controller unfences who has applied its own registration.
+        images.wait_for(self.broker_epoch).await;
+        let mut changes = images.watch();
+        loop {
+            let response = self.heartbeat(false).await;
+            let answered = response.error_code == 0 && !response.is_fenced;
+            if answered && images.current().cluster.is_alive(self.broker_id) {
+                return;
+            }
+            // Either the unfencing is on its way to our image, or the controller needs another heartbeat.
+            let _ = tokio::time::timeout(RETRY, changes.changed()).await;
+        }
+    }
+
+    async fn keep(self, interval: Duration, stop: CancellationToken) {
+        while stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
+            let response = self.heartbeat(false).await;
+            if response.error_code != 0 {
+                warn!(error_code = response.error_code, "heartbeat refused");
+            }
+        }
+    }
+
+    async fn leave(&self) {
+        while !self.heartbeat(true).await.should_shut_down {
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+}
+
+async fn register(
+    config: &Config,
+    services: &Services,
+    cluster_id: &str,
+) -> Result<i64, RegistrationRefused> {
+    let request = registration(config, services, cluster_id);
+    let mut leader = services.quorum.leader();
+    loop {
+        // The sender lives as long as the quorum, which outlives the broker.
+        let _ = leader.wait_for(|leader| leader.leader_id.is_some()).await;
+        let response = services.controller.broker_registration(request.clone()).await;
+        match response.error_code.err() {
+            None => return Ok(response.broker_epoch),
+            Some(ErrorCode::NotController | ErrorCode::RequestTimedOut) => {
+                tokio::time::sleep(RETRY).await;
+            }
+            Some(code) => return Err(RegistrationRefused(code)),
+        }
+    }
+}
+
+fn registration(config: &Config, services: &Services, cluster_id: &str) -> BrokerRegistrationRequest {
+    let listeners = config.advertised_broker_listeners().map(|endpoint| {
+        Listener::default()
+            .with_name(StrBytes::from_string(endpoint.listener_name.clone()))
+            .with_host(StrBytes::from_string(endpoint.host.clone()))
+            .with_port(endpoint.port)
+            .with_security_protocol(endpoint.security_protocol.id())
+    });
+    let features = SUPPORTED_FEATURES.iter().map(|feature| {
+        Feature::default()
+            .with_name(StrBytes::from_static_str(feature.name))
+            .with_min_supported_version(feature.min_level)
+            .with_max_supported_version(feature.max_level)
+    });
+    let dirs = services.replicas.log_dirs().dirs();
+    let previous = dirs.iter().map(|dir| dir.previous_broker_epoch()).min().unwrap_or(-1);
+    BrokerRegistrationRequest::default()
+        .with_broker_id(WireBrokerId(config.node_id))
+        .with_cluster_id(StrBytes::from_string(cluster_id.to_owned()))
+        .with_incarnation_id(random_uuid())
+        .with_listeners(listeners.collect())
+        .with_features(features.collect())
+        .with_rack(config.broker_rack.clone().map(StrBytes::from_string))
+        .with_log_dirs(dirs.iter().filter_map(|dir| dir.directory_id()).collect())
+        .with_previous_broker_epoch(previous)
+}
