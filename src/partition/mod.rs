@@ -31,7 +31,6 @@ pub struct Partition {
     inner: Mutex<Inner>,
 }
 
-
 struct Inner {
     /// `None` once the log is closed or deleted.
     log: Option<Log>,

@@ -9,19 +9,19 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::connection::{self, Limits};
 use super::coordinator_log::{CoordinatorLog, GroupElections};
+use super::dynamic_config::DynamicConfig;
 use super::lifecycle::{Lifecycle, RegistrationRefused};
 use super::listener::{self, Acceptor, ConnectionQuota};
 use super::{maintenance, storage};
 use crate::admin;
 use crate::api::{ProducerIds, Services};
-use crate::clock::{Clock, java_date};
+use crate::clock::{Clock, date_text};
 use crate::config::{Config, Endpoint, SecurityProtocol, TopicConfig};
 use crate::controller::{self, Controller, ControllerParams, Settings};
 use crate::group::{GroupConfig, GroupCoordinator};
@@ -45,9 +45,16 @@ pub enum StartError {
     #[error("log directory {dir} {reason}")]
     Format { dir: String, reason: String },
     #[error("listener {listener}: cannot listen on {address}: {source}")]
-    Listen { listener: String, address: String, source: io::Error },
+    Listen {
+        listener: String,
+        address: String,
+        source: io::Error,
+    },
     #[error("listener {listener} uses {protocol}, which this release does not have; use PLAINTEXT")]
-    Protocol { listener: String, protocol: &'static str },
+    Protocol {
+        listener: String,
+        protocol: &'static str,
+    },
     #[error("metadata quorum: {0}")]
     Quorum(#[from] OpenError),
     #[error(transparent)]
@@ -61,7 +68,6 @@ pub struct Broker {
     lifecycle: Lifecycle,
     /// Bound addresses by listener name.
     addresses: Vec<(String, SocketAddr)>,
-    ready: watch::Sender<bool>,
     /// Ends listeners, connections and timers.
     shutdown: CancellationToken,
     /// Ends controller and metadata loader, once nobody needs them.
@@ -75,7 +81,7 @@ impl Broker {
         let clock = Clock::system();
         let listeners = bind_all(&mut config)?;
         let log_dirs = LogDirs::open(&config.log_dirs)?;
-        let identity = storage::identify(&config, &log_dirs, &java_date(clock.wall_ms()))?;
+        let identity = storage::identify(&config, &log_dirs, &date_text(clock.wall_ms()))?;
         let metadata_shutdown = CancellationToken::new();
         let quorum = Arc::new(open_quorum(&config, &log_dirs, &clock).await?);
         let images = Images::new();
@@ -91,7 +97,13 @@ impl Broker {
             clock: clock.clone(),
             shutdown: metadata_shutdown.clone(),
         });
-        let parts = Parts { config: &config, clock, images, log_dirs, meta_log };
+        let parts = Parts {
+            config: &config,
+            clock,
+            images,
+            log_dirs,
+            meta_log,
+        };
         let (services, publishers) = parts.assemble(&identity.cluster_id, controller);
         Loader::start(LoaderParams {
             log: Arc::clone(&services.quorum),
@@ -109,15 +121,14 @@ impl Broker {
             quorum,
             lifecycle,
             addresses: Vec::new(),
-            ready: watch::Sender::new(false),
             shutdown: CancellationToken::new(),
             metadata_shutdown,
             tasks: TaskTracker::new(),
         };
-        Ok(broker.serve(&config, listeners).await)
+        Ok(broker.serve(&config, listeners))
     }
 
-    async fn serve(mut self, config: &Config, listeners: Vec<(Endpoint, TcpListener)>) -> Self {
+    fn serve(mut self, config: &Config, listeners: Vec<(Endpoint, TcpListener)>) -> Self {
         let services = &self.services;
         maintenance::spawn(
             &self.tasks,
@@ -127,20 +138,14 @@ impl Broker {
             &services.clock,
         );
         self.listen(config, listeners);
-        admin::start(
-            &config.ottla_http_listener,
-            Arc::clone(&self.services.metrics),
-            self.ready.subscribe(),
-            self.shutdown.clone(),
-        )
-        .await;
-        self.ready.send_replace(true);
+        admin::spawn(config, &self.services.metrics, &self.tasks, &self.shutdown);
         info!(node_id = config.node_id, "kafka server started");
         self
     }
 
     fn listen(&mut self, config: &Config, listeners: Vec<(Endpoint, TcpListener)>) {
-        let memory = usize::try_from(config.queued_max_request_bytes).unwrap_or(REQUEST_MEMORY_BYTES);
+        let memory =
+            usize::try_from(config.queued_max_request_bytes).unwrap_or(REQUEST_MEMORY_BYTES);
         let request_bytes_max = config.socket_request_max_bytes.max(0) as usize;
         let limits = Limits {
             request_bytes_max,
@@ -153,7 +158,10 @@ impl Broker {
         );
         for (endpoint, listener) in listeners {
             self.addresses.extend(
-                listener.local_addr().ok().map(|address| (endpoint.listener_name.clone(), address)),
+                listener
+                    .local_addr()
+                    .ok()
+                    .map(|address| (endpoint.listener_name.clone(), address)),
             );
             let acceptor = Acceptor {
                 name: endpoint.listener_name.into(),
@@ -175,12 +183,14 @@ impl Broker {
     /// Stops accepting, lets requests finish, flushes, writes checkpoints and the clean-shutdown file.
     pub async fn shutdown(self) {
         info!("shutting down");
-        self.ready.send_replace(false);
         self.services.groups.shutdown();
         let broker_epoch = self.lifecycle.shutdown().await;
         self.shutdown.cancel();
         self.tasks.close();
-        if tokio::time::timeout(DRAIN_TIMEOUT, self.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(DRAIN_TIMEOUT, self.tasks.wait())
+            .await
+            .is_err()
+        {
             warn!("connections did not finish in time");
         }
         self.metadata_shutdown.cancel();
@@ -188,7 +198,10 @@ impl Broker {
             warn!(%error, "metadata log was not closed cleanly");
         }
         let replicas = Arc::clone(&self.services.replicas);
-        if tokio::task::spawn_blocking(move || replicas.close(broker_epoch)).await.is_err() {
+        if tokio::task::spawn_blocking(move || replicas.close(broker_epoch))
+            .await
+            .is_err()
+        {
             warn!("logs were not closed cleanly");
         }
         info!("shut down");
@@ -202,7 +215,11 @@ async fn open_quorum(
     clock: &Clock,
 ) -> Result<OpenraftMetaLog, StartError> {
     let is_metadata_dir = |dir: &&Arc<LogDir>| dir.path() == config.metadata_log_dir;
-    let log_dir = log_dirs.dirs().iter().find(is_metadata_dir).unwrap_or(&log_dirs.dirs()[0]);
+    let log_dir = log_dirs
+        .dirs()
+        .iter()
+        .find(is_metadata_dir)
+        .unwrap_or(&log_dirs.dirs()[0]);
     let voter = VoterNode {
         directory_id: log_dir.directory_id().unwrap_or_default(),
         endpoints: Vec::new(),
@@ -252,12 +269,21 @@ impl Parts<'_> {
             self.clock.clone(),
             Arc::clone(&metrics),
         ));
-        let log = CoordinatorLog { replicas: Arc::clone(&replicas), clock: self.clock.clone() };
+        let log = CoordinatorLog {
+            replicas: Arc::clone(&replicas),
+            clock: self.clock.clone(),
+        };
         let group_config = GroupConfig::from(self.config);
         let groups = GroupCoordinator::new(group_config, Arc::new(log), self.clock.clone());
-        let elections = GroupElections { broker_id, groups: groups.clone() };
+        let elections = GroupElections {
+            broker_id,
+            groups: groups.clone(),
+        };
         // Settings first: logs open with them. Coordinators last: their logs must be open.
-        let dynamic = DynamicConfig { broker_id, config: Arc::clone(&shared) };
+        let dynamic = DynamicConfig {
+            broker_id,
+            config: Arc::clone(&shared),
+        };
         let publishers: Vec<Arc<dyn Publisher>> = vec![
             Arc::new(dynamic),
             Arc::<ReplicaManager>::clone(&replicas),
@@ -293,13 +319,20 @@ fn idle_max(connections_max_idle_ms: i64) -> Duration {
 fn bind_all(config: &mut Config) -> Result<Vec<(Endpoint, TcpListener)>, StartError> {
     let mut bound = Vec::new();
     for endpoint in &mut config.listeners {
-        if config.controller_listener_names.contains(&endpoint.listener_name) {
+        if config
+            .controller_listener_names
+            .contains(&endpoint.listener_name)
+        {
             continue;
         }
         let listener = bind(endpoint)?;
-        let port = listener.local_addr().map_or(endpoint.port, |address| address.port());
+        let port = listener
+            .local_addr()
+            .map_or(endpoint.port, |address| address.port());
         let advertised = config.advertised_listeners.iter_mut();
-        for advertised in advertised.filter(|a| a.listener_name == endpoint.listener_name && a.port == 0) {
+        for advertised in
+            advertised.filter(|a| a.listener_name == endpoint.listener_name && a.port == 0)
+        {
             advertised.port = port;
         }
         endpoint.port = port;
@@ -315,10 +348,21 @@ fn bind(endpoint: &Endpoint) -> Result<TcpListener, StartError> {
         return Err(StartError::Protocol { listener, protocol });
     }
     // No host means every interface, as in Kafka.
-    let host = if endpoint.host.is_empty() { "0.0.0.0" } else { &endpoint.host };
+    let host = if endpoint.host.is_empty() {
+        "0.0.0.0"
+    } else {
+        &endpoint.host
+    };
     let address = format!("{host}:{}", endpoint.port);
-    let failed = |source| StartError::Listen { listener: listener.clone(), address: address.clone(), source };
-    let resolved = (host, endpoint.port).to_socket_addrs().map_err(failed)?.next();
+    let failed = |source| StartError::Listen {
+        listener: listener.clone(),
+        address: address.clone(),
+        source,
+    };
+    let resolved = (host, endpoint.port)
+        .to_socket_addrs()
+        .map_err(failed)?
+        .next();
     let socket_address = resolved.ok_or_else(|| failed(io::ErrorKind::AddrNotAvailable.into()))?;
     listener::bind(socket_address).map_err(failed)
 }

@@ -48,7 +48,9 @@ pub struct Limits {
 
 /// A semaphore for `bytes` of request memory.
 pub fn memory_pool(bytes: usize) -> Arc<Semaphore> {
-    Arc::new(Semaphore::new((bytes / PERMIT_BYTES).min(Semaphore::MAX_PERMITS)))
+    Arc::new(Semaphore::new(
+        (bytes / PERMIT_BYTES).min(Semaphore::MAX_PERMITS),
+    ))
 }
 
 /// A complete request frame, its size prefix taken off.
@@ -126,7 +128,10 @@ impl Connection {
             if self.closing && self.pending.is_empty() && self.output.is_empty() {
                 return Ok(());
             }
-            if !self.frames.is_empty() && self.may_start_next() && self.output_bytes < BACKLOG_BYTES_MAX {
+            if !self.frames.is_empty()
+                && self.may_start_next()
+                && self.output_bytes < BACKLOG_BYTES_MAX
+            {
                 continue;
             }
             let wants_permit = self.frame_wants_permit();
@@ -163,13 +168,19 @@ impl Connection {
     /// Moves the idle deadline; `false` when the connection has been still for too long.
     fn rest_idle(&self, idle: &mut Pin<Box<Sleep>>, last_active: Instant) -> bool {
         let waits_for_us = !self.pending.is_empty() && self.output.is_empty();
-        let from = if waits_for_us { Instant::now() } else { last_active };
+        let from = if waits_for_us {
+            Instant::now()
+        } else {
+            last_active
+        };
         idle.as_mut().reset(from + self.limits.idle_max);
         waits_for_us || last_active.elapsed() < self.limits.idle_max
     }
 
     fn wants_input(&self) -> bool {
-        !self.closing && self.frame_bytes < BACKLOG_BYTES_MAX && self.output_bytes < BACKLOG_BYTES_MAX
+        !self.closing
+            && self.frame_bytes < BACKLOG_BYTES_MAX
+            && self.output_bytes < BACKLOG_BYTES_MAX
     }
 
     /// Size of the frame being collected, if it is large and has no permit.
@@ -180,9 +191,14 @@ impl Connection {
 
     /// Reads what is there and cuts it into frames. `false` at the end of the stream.
     async fn read_input(&mut self, stream: &mut TcpStream) -> io::Result<bool> {
-        let missing = peek_size(&self.input).map_or(0, |size| (size + 4).saturating_sub(self.input.len()));
+        let missing =
+            peek_size(&self.input).map_or(0, |size| (size + 4).saturating_sub(self.input.len()));
         // A large frame's buffer grows with the bytes that have come, not with the size that was claimed.
-        self.input.reserve(missing.min(self.input.len().max(READ_CHUNK_BYTES)).max(READ_CHUNK_BYTES));
+        self.input.reserve(
+            missing
+                .min(self.input.len().max(READ_CHUNK_BYTES))
+                .max(READ_CHUNK_BYTES),
+        );
         match std::future::poll_fn(|cx| Poll::Ready(read_once(stream, &mut self.input, cx))).await {
             Poll::Pending => return Ok(true),
             Poll::Ready(Err(error)) => return Err(error),
@@ -207,7 +223,10 @@ impl Connection {
             self.input.advance(4);
             let bytes = self.input.split_to(size).freeze();
             self.frame_bytes += size;
-            self.frames.push_back(Frame { bytes, permit: self.permit.take() });
+            self.frames.push_back(Frame {
+                bytes,
+                permit: self.permit.take(),
+            });
         }
         if self.input.is_empty() {
             self.input = BytesMut::new();
@@ -215,7 +234,10 @@ impl Connection {
     }
 
     fn may_start_next(&self) -> bool {
-        let next_is_produce = self.frames.front().is_some_and(|f| api::is_produce(&f.bytes));
+        let next_is_produce = self
+            .frames
+            .front()
+            .is_some_and(|f| api::is_produce(&f.bytes));
         self.pending.is_empty() || (self.pending_is_produce && next_is_produce)
     }
 
@@ -240,7 +262,10 @@ impl Connection {
         let mut run = Vec::with_capacity(self.frames.len().min(RUN_FRAMES_MAX));
         let mut permits = Vec::new();
         while run.len() < RUN_FRAMES_MAX
-            && self.frames.front().is_some_and(|f| api::is_produce(&f.bytes))
+            && self
+                .frames
+                .front()
+                .is_some_and(|f| api::is_produce(&f.bytes))
             && let Some(frame) = self.take_frame()
         {
             run.push(frame.bytes);
@@ -269,7 +294,8 @@ impl Connection {
             Reply::Now(frame) if self.pending.is_empty() => self.push_output(frame),
             Reply::Now(frame) => self.pending.push_back(Slot::Ready(frame)),
             Reply::Later(future) => {
-                self.pending_is_produce = is_produce && (self.pending.is_empty() || self.pending_is_produce);
+                self.pending_is_produce =
+                    is_produce && (self.pending.is_empty() || self.pending_is_produce);
                 self.pending.push_back(Slot::Waiting(future));
             }
         }
@@ -303,23 +329,20 @@ impl Connection {
     /// Writes until all is out or the socket is full. Tells whether any byte went.
     fn write_output(&mut self, stream: &TcpStream) -> io::Result<bool> {
         let mut progress = false;
-        while let Some(chunk) = self.output.front_mut() {
+        loop {
             let more_follows = self.output.len() > 1;
-            let chunk = match chunk {
-                Chunk::Bytes(bytes) if bytes.is_empty() => {
-                    self.output.pop_front();
-                    continue;
-                }
-                chunk => chunk,
-            };
-            let result = stream.try_io(Interest::WRITABLE, || write_chunk(stream, chunk, more_follows));
+            let Some(chunk) = self.output.front_mut() else { break };
+            if chunk.size_bytes() == 0 {
+                self.output.pop_front();
+                continue;
+            }
+            let result = stream.try_io(Interest::WRITABLE, || {
+                write_chunk(stream, chunk, more_follows)
+            });
             match result {
                 Ok(written) => {
                     progress = true;
                     self.output_bytes -= written;
-                    if chunk.size_bytes() == 0 {
-                        self.output.pop_front();
-                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -334,15 +357,23 @@ impl Connection {
 fn write_chunk(stream: &TcpStream, chunk: &mut Chunk, more_follows: bool) -> io::Result<usize> {
     match chunk {
         Chunk::Bytes(bytes) => {
-            let more = if more_follows { SendFlags::MORE } else { SendFlags::empty() };
+            let more = if more_follows {
+                SendFlags::MORE
+            } else {
+                SendFlags::empty()
+            };
             let written = rustix::net::send(stream.as_fd(), bytes, more | SendFlags::NOSIGNAL)?;
             bytes.advance(written);
             Ok(written)
         }
         Chunk::File(range) => {
             let mut position = range.position;
-            let written =
-                rustix::fs::sendfile(stream.as_fd(), &*range.file, Some(&mut position), range.size_bytes)?;
+            let written = rustix::fs::sendfile(
+                stream.as_fd(),
+                &*range.file,
+                Some(&mut position),
+                range.size_bytes,
+            )?;
             if written == 0 {
                 // The file was truncated under the answer: its size is on the wire, so only closing is left.
                 return Err(io::ErrorKind::UnexpectedEof.into());

@@ -52,12 +52,17 @@ impl PartitionWriter for CoordinatorLog {
     fn read(&self, tp: &TopicPartition, from: Offset, max_bytes: usize) -> Result<Bytes, Error> {
         let partition = self.partition(tp)?;
         let read = partition.read(from, max_bytes, Isolation::LogEnd, NO_LEADER_EPOCH, true)?;
-        let Some(slice) = read.slice else { return Ok(Bytes::new()) };
+        let Some(slice) = read.slice else {
+            return Ok(Bytes::new());
+        };
         let bytes = slice.read_bytes().map_err(|cause| {
             error!(%tp, %cause, "coordinator partition cannot be read");
             Error::from(ErrorCode::KafkaStorageError)
         })?;
-        let whole = Batches::new(bytes.clone()).map_while(Result::ok).map(|batch| batch.size_bytes()).sum();
+        let whole = Batches::new(bytes.clone())
+            .map_while(Result::ok)
+            .map(|(header, _)| header.size_bytes())
+            .sum();
         Ok(bytes.slice(..whole))
     }
 
@@ -80,21 +85,29 @@ pub struct GroupElections {
 impl Publisher for GroupElections {
     fn on_update(&self, delta: &MetadataDelta, image: &Arc<MetadataImage>) {
         if !delta.topics_deleted.is_empty() {
-            let deleted: Vec<_> =
-                delta.topics_deleted.iter().map(|(id, name)| (Arc::clone(name), *id)).collect();
+            let deleted: Vec<_> = delta
+                .topics_deleted
+                .iter()
+                .map(|(id, name)| (Arc::clone(name), *id))
+                .collect();
             self.groups.on_topics_deleted(&deleted);
         }
         for (topic_id, change) in &delta.topics_changed {
             if &*change.name != GROUP_METADATA_TOPIC {
                 continue;
             }
-            let Some(topic) = image.topics.by_id(*topic_id) else { continue };
+            let Some(topic) = image.topics.by_id(*topic_id) else {
+                continue;
+            };
             for index in &change.partitions {
-                let Some(registration) = topic.partitions.get(index) else { continue };
+                let Some(registration) = topic.partitions.get(index) else {
+                    continue;
+                };
                 if registration.leader == self.broker_id {
                     self.groups.on_elected(*index, registration.leader_epoch);
                 } else {
-                    self.groups.on_resigned(*index, Some(registration.leader_epoch));
+                    self.groups
+                        .on_resigned(*index, Some(registration.leader_epoch));
                 }
             }
         }

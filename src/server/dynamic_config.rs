@@ -5,7 +5,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::config::Config;
-use crate::metadata::{ConfigResource, ConfigResourceType, MetadataDelta, MetadataImage, Publisher};
+use crate::metadata::{
+    ConfigResource, ConfigResourceType, MetadataDelta, MetadataImage, Publisher,
+};
 use crate::types::BrokerId;
 
 /// Publishes a new `Config` whenever a broker setting changes.
@@ -16,10 +18,15 @@ pub struct DynamicConfig {
 
 impl Publisher for DynamicConfig {
     fn on_update(&self, delta: &MetadataDelta, image: &Arc<MetadataImage>) {
-        if delta.configs_changed.iter().any(|resource| resource.kind == ConfigResourceType::Broker) {
+        if delta
+            .configs_changed
+            .iter()
+            .any(|resource| resource.kind == ConfigResourceType::Broker)
+        {
             let cluster = image.configs.of(&ConfigResource::default_broker());
             let own = image.configs.of(&ConfigResource::broker(self.broker_id));
-            self.config.store(Arc::new(self.config.load().with_dynamic(&cluster, &own)));
+            self.config
+                .store(Arc::new(self.config.load().with_dynamic(&cluster, &own)));
         }
     }
 }

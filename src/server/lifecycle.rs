@@ -7,7 +7,8 @@ use std::time::Duration;
 use kafka_protocol::error::ParseResponseErrorCode;
 use kafka_protocol::messages::broker_registration_request::{Feature, Listener};
 use kafka_protocol::messages::{
-    BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerId as WireBrokerId, BrokerRegistrationRequest,
+    BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerId as WireBrokerId,
+    BrokerRegistrationRequest,
 };
 use kafka_protocol::protocol::StrBytes;
 use tokio::task::JoinHandle;
@@ -53,14 +54,21 @@ impl Lifecycle {
         cluster_id: &str,
     ) -> Result<Self, RegistrationRefused> {
         let broker_epoch = register(config, services, cluster_id).await?;
-        let session =
-            Session { services: Arc::clone(services), broker_id: config.node_id, broker_epoch };
+        let session = Session {
+            services: Arc::clone(services),
+            broker_id: config.node_id,
+            broker_epoch,
+        };
         session.wait_until_unfenced().await;
         info!(broker_epoch, "broker registered and unfenced");
         let stop = CancellationToken::new();
         let interval = Duration::from_millis(config.broker_heartbeat_interval_ms.max(1) as u64);
         let heartbeats = tokio::spawn(session.clone().keep(interval, stop.clone()));
-        Ok(Self { session, stop, heartbeats })
+        Ok(Self {
+            session,
+            stop,
+            heartbeats,
+        })
     }
 
     /// Leaves the cluster: leadership moves to other brokers where there are any. Returns the broker epoch, for the
@@ -70,10 +78,16 @@ impl Lifecycle {
         // It ends by itself; a panic in it is no reason not to stop.
         let _ = self.heartbeats.await;
         let image = self.session.services.images.current();
-        let others = image.cluster.alive_brokers().any(|broker| broker.id != self.session.broker_id);
+        let others = image
+            .cluster
+            .alive_brokers()
+            .any(|broker| broker.id != self.session.broker_id);
         if others {
             let leaving = self.session.leave();
-            if tokio::time::timeout(CONTROLLED_SHUTDOWN_TIMEOUT, leaving).await.is_err() {
+            if tokio::time::timeout(CONTROLLED_SHUTDOWN_TIMEOUT, leaving)
+                .await
+                .is_err()
+            {
                 warn!("controlled shutdown took too long, leaving anyway");
             }
         }
@@ -109,7 +123,11 @@ impl Session {
     }
 
     async fn keep(self, interval: Duration, stop: CancellationToken) {
-        while stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
+        while stop
+            .run_until_cancelled(tokio::time::sleep(interval))
+            .await
+            .is_some()
+        {
             let response = self.heartbeat(false).await;
             if response.error_code != 0 {
                 warn!(error_code = response.error_code, "heartbeat refused");
@@ -134,7 +152,10 @@ async fn register(
     loop {
         // The sender lives as long as the quorum, which outlives the broker.
         let _ = leader.wait_for(|leader| leader.leader_id.is_some()).await;
-        let response = services.controller.broker_registration(request.clone()).await;
+        let response = services
+            .controller
+            .broker_registration(request.clone())
+            .await;
         match response.error_code.err() {
             None => return Ok(response.broker_epoch),
             Some(ErrorCode::NotController | ErrorCode::RequestTimedOut) => {
@@ -145,7 +166,11 @@ async fn register(
     }
 }
 
-fn registration(config: &Config, services: &Services, cluster_id: &str) -> BrokerRegistrationRequest {
+fn registration(
+    config: &Config,
+    services: &Services,
+    cluster_id: &str,
+) -> BrokerRegistrationRequest {
     let listeners = config.advertised_broker_listeners().map(|endpoint| {
         Listener::default()
             .with_name(StrBytes::from_string(endpoint.listener_name.clone()))
@@ -160,7 +185,11 @@ fn registration(config: &Config, services: &Services, cluster_id: &str) -> Broke
             .with_max_supported_version(feature.max_level)
     });
     let dirs = services.replicas.log_dirs().dirs();
-    let previous = dirs.iter().map(|dir| dir.previous_broker_epoch()).min().unwrap_or(-1);
+    let previous = dirs
+        .iter()
+        .map(|dir| dir.previous_broker_epoch())
+        .min()
+        .unwrap_or(-1);
     BrokerRegistrationRequest::default()
         .with_broker_id(WireBrokerId(config.node_id))
         .with_cluster_id(StrBytes::from_string(cluster_id.to_owned()))

@@ -35,7 +35,11 @@ struct Open {
 
 impl ConnectionQuota {
     pub fn new(connections_max: usize, per_ip_max: usize) -> Arc<Self> {
-        Arc::new(Self { connections_max, per_ip_max, open: Mutex::default() })
+        Arc::new(Self {
+            connections_max,
+            per_ip_max,
+            open: Mutex::default(),
+        })
     }
 
     /// Number of open connections.
@@ -44,7 +48,9 @@ impl ConnectionQuota {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Open> {
-        self.open.lock().expect("connection counts are updated without panics")
+        self.open
+            .lock()
+            .expect("connection counts are updated without panics")
     }
 
     /// A place for a connection from `ip`; it is given back when the place is dropped.
@@ -57,7 +63,10 @@ impl ConnectionQuota {
         open.count += 1;
         open.by_ip.insert(ip, from_ip + 1);
         drop(open);
-        Some(Admitted { quota: Arc::clone(self), ip })
+        Some(Admitted {
+            quota: Arc::clone(self),
+            ip,
+        })
     }
 }
 
@@ -81,7 +90,11 @@ impl Drop for Admitted {
 
 /// Binds a listening socket. Port 0 lets the system choose.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
@@ -126,7 +139,10 @@ impl Acceptor {
             debug!(%peer, %error, "connection gone before it was served");
             return;
         }
-        let info = Arc::new(ConnectionInfo { listener: Arc::clone(&self.name), peer });
+        let info = Arc::new(ConnectionInfo {
+            listener: Arc::clone(&self.name),
+            peer,
+        });
         let served = connection::serve(
             stream,
             info,

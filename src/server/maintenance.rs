@@ -24,17 +24,28 @@ pub fn spawn(
 ) {
     let timer = |interval: Duration, job: fn(&ReplicaManager, &Clock)| {
         let (replicas, clock) = (Arc::clone(replicas), clock.clone());
-        tasks.spawn(every(interval, shutdown.clone(), move || job(&replicas, &clock)));
+        tasks.spawn(every(interval, shutdown.clone(), move || {
+            job(&replicas, &clock)
+        }));
     };
-    timer(millis(config.replica_high_watermark_checkpoint_interval_ms), |replicas, _| {
-        replicas.checkpoint_high_watermarks();
-    });
-    timer(millis(i64::from(config.log_flush_offset_checkpoint_interval_ms)), |replicas, _| {
-        replicas.checkpoint_logs();
-    });
-    timer(millis(i64::from(config.producer_id_expiration_check_interval_ms)), |replicas, clock| {
-        replicas.remove_expired_producers(clock.wall_ms());
-    });
+    timer(
+        millis(config.replica_high_watermark_checkpoint_interval_ms),
+        |replicas, _| {
+            replicas.checkpoint_high_watermarks();
+        },
+    );
+    timer(
+        millis(i64::from(config.log_flush_offset_checkpoint_interval_ms)),
+        |replicas, _| {
+            replicas.checkpoint_logs();
+        },
+    );
+    timer(
+        millis(i64::from(config.producer_id_expiration_check_interval_ms)),
+        |replicas, clock| {
+            replicas.remove_expired_producers(clock.wall_ms());
+        },
+    );
     timer(TRASH_INTERVAL, |replicas, _| replicas.empty_trash());
 }
 

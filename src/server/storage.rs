@@ -18,7 +18,10 @@ pub struct Identity {
 /// formatted: a node on an empty disk just starts.
 pub fn identify(config: &Config, dirs: &LogDirs, date: &str) -> Result<Identity, StartError> {
     let known = dirs.dirs().iter().find_map(|dir| dir.meta_properties());
-    let cluster_id = known.map_or_else(|| uuid_to_base64(random_uuid()), |meta| meta.cluster_id.clone());
+    let cluster_id = known.map_or_else(
+        || uuid_to_base64(random_uuid()),
+        |meta| meta.cluster_id.clone(),
+    );
     for dir in dirs.dirs() {
         match dir.meta_properties() {
             Some(meta) => check(config, dir, &cluster_id, meta)?,
@@ -33,17 +36,23 @@ pub fn identify(config: &Config, dirs: &LogDirs, date: &str) -> Result<Identity,
             }
         }
     }
-    Ok(Identity { cluster_id, node_id: config.node_id })
+    Ok(Identity {
+        cluster_id,
+        node_id: config.node_id,
+    })
 }
 
 fn check(
     config: &Config,
     dir: &LogDir,
     cluster_id: &str,
-    meta: MetaProperties,
+    meta: &MetaProperties,
 ) -> Result<(), StartError> {
     let refuse = |reason: String| {
-        Err(StartError::Format { dir: dir.path().display().to_string(), reason })
+        Err(StartError::Format {
+            dir: dir.path().display().to_string(),
+            reason,
+        })
     };
     if meta.node_id != config.node_id {
         return refuse(format!(
