@@ -14,7 +14,7 @@ pub mod partition;
 pub mod protocol;
 pub mod quorum;
 pub mod replica;
+pub mod server;
 #[cfg(test)]
 mod tidy;
-pub mod server;
 pub mod types;

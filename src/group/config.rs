@@ -5,6 +5,8 @@ use crate::protocol::batch::CompressionType;
 /// How long a member that is new to a group may stay parked in its JoinGroup; not configurable in Kafka.
 pub(super) const NEW_MEMBER_JOIN_TIMEOUT_MS: i64 = 5 * 60 * 1_000;
 
+use crate::config::Config;
+
 /// What `group.*` and `offsets.*` keys say.
 #[derive(Clone, Debug)]
 pub struct GroupConfig {
@@ -43,6 +45,27 @@ impl Default for GroupConfig {
             offsets_commit_timeout_ms: 5_000,
             offsets_topic_num_partitions: 50,
             offsets_topic_compression: CompressionType::None,
+        }
+    }
+}
+
+impl From<&Config> for GroupConfig {
+    fn from(config: &Config) -> Self {
+        Self {
+            initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms,
+            min_session_timeout_ms: config.group_min_session_timeout_ms,
+            max_session_timeout_ms: config.group_max_session_timeout_ms,
+            max_size: config.group_max_size,
+            offset_metadata_max_bytes: config.offset_metadata_max_bytes,
+            offsets_retention_ms: i64::from(config.offsets_retention_minutes) * 60_000,
+            offsets_retention_check_interval_ms: config.offsets_retention_check_interval_ms,
+            offsets_commit_timeout_ms: i64::from(config.offsets_commit_timeout_ms),
+            offsets_topic_num_partitions: config.offsets_topic_num_partitions,
+            // The key's table allows 0 to 4 only.
+            offsets_topic_compression: CompressionType::from_id(
+                config.offsets_topic_compression_codec as i16,
+            )
+            .unwrap_or_default(),
         }
     }
 }

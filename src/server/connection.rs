@@ -331,7 +331,9 @@ impl Connection {
         let mut progress = false;
         loop {
             let more_follows = self.output.len() > 1;
-            let Some(chunk) = self.output.front_mut() else { break };
+            let Some(chunk) = self.output.front_mut() else {
+                break;
+            };
             if chunk.size_bytes() == 0 {
                 self.output.pop_front();
                 continue;

@@ -59,7 +59,7 @@ impl PartitionWriter for CoordinatorLog {
             error!(%tp, %cause, "coordinator partition cannot be read");
             Error::from(ErrorCode::KafkaStorageError)
         })?;
-        let whole = Batches::new(bytes.clone())
+        let whole: usize = Batches::new(bytes.clone())
             .map_while(Result::ok)
             .map(|(header, _)| header.size_bytes())
             .sum();

@@ -209,7 +209,7 @@ impl Run {
     /// One reply for each call; answers that are ready one after the other share a buffer.
     fn answer(self, replies: &mut Vec<Reply>) {
         let mut buffer = BytesMut::new();
-        let mut flush = |buffer: &mut BytesMut, replies: &mut Vec<Reply>| {
+        let flush = |buffer: &mut BytesMut, replies: &mut Vec<Reply>| {
             if !buffer.is_empty() {
                 let chunks = vec![Chunk::Bytes(buffer.split().freeze())];
                 replies.push(Reply::Now(ResponseFrame { chunks }));
