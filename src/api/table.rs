@@ -154,6 +154,10 @@ pub static API_TABLE: &[ApiSpec] = &[
     api!(21, DeleteRecords, 0..=2, flexible 2, PerItem(Topic, Delete), Request, later!(delete_records)),
     api!(22, InitProducerId, 0..=5, flexible 2, Cluster(IdempotentWrite), Request, later!(init_producer_id)),
     api!(23, OffsetForLeaderEpoch, 2..=4, flexible 4, PerItem(Topic, Describe), Request, now!(offset_for_leader_epoch)),
+    api!(32, DescribeConfigs, 1..=4, flexible 4, PerItem(Config, DescribeConfigs), Request, now!(describe_configs)),
+    api!(33, AlterConfigs, 0..=2, flexible 2, PerItem(Config, AlterConfigs), Request, later!(alter_configs)),
+    api!(44, IncrementalAlterConfigs, 0..=1, flexible 1, PerItem(Config, AlterConfigs), Request, later!(incremental_alter_configs)),
+    api!(74, ListConfigResources, 0..=1, flexible 0, Cluster(DescribeConfigs), Request, now!(list_config_resources)),
 ];
 
 /// Rows by key.

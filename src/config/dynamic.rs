@@ -113,8 +113,20 @@ impl Config {
             .map_err(|error| Error::new(ErrorCode::InvalidRequest, error.what))
     }
 
-    /// These settings with the dynamic ones of the cluster and of this broker on top. What cannot be applied is left out
-    /// with a log line: it may come from another version.
+    /// Drops what cannot be a dynamic config of one broker or of the cluster, with a log line: it may come from another
+    /// version.
+    pub fn retain_usable_dynamic(settings: &mut BTreeMap<String, String>, per_broker: bool) {
+        settings.retain(|name, value| match problem(name, value, per_broker) {
+            Some(why) => {
+                tracing::error!("dynamic config {name} is ignored: {why}");
+                false
+            }
+            None => true,
+        });
+    }
+
+    /// These settings with the dynamic ones of the cluster and of this broker on top. What cannot be applied is left
+    /// out.
     #[must_use]
     pub fn with_dynamic(
         &self,
@@ -123,13 +135,7 @@ impl Config {
     ) -> Config {
         let usable = |settings: &BTreeMap<String, String>, per_broker: bool| {
             let mut usable = settings.clone();
-            usable.retain(|name, value| match problem(name, value, per_broker) {
-                Some(why) => {
-                    tracing::error!("dynamic config {name} is ignored: {why}");
-                    false
-                }
-                None => true,
-            });
+            Self::retain_usable_dynamic(&mut usable, per_broker);
             usable
         };
         let (cluster, broker) = (usable(cluster, false), usable(broker, true));

@@ -29,6 +29,7 @@ pub use properties::parse as parse_properties;
 pub use topic::{BrokerCompressionType, CleanupPolicy, TimestampType, TopicConfig};
 pub use validate::{
     validate_client_metrics_configs, validate_group_configs, validate_topic_configs,
+    validate_topic_name,
 };
 
 /// Milliseconds in a minute and in an hour: what a broker synonym is multiplied with to become the topic's value.

@@ -17,6 +17,26 @@ fn invalid<T>(message: impl Into<String>) -> Result<T, Error> {
     Err(Error::new(ErrorCode::InvalidConfig, message.into()))
 }
 
+/// Kafka's rules for topic names; code 17.
+pub fn validate_topic_name(name: &str) -> Result<(), Error> {
+    let fits = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
+    let why = match name {
+        "" => "the empty string is not allowed".to_owned(),
+        "." | ".." => "'.' or '..' is not allowed".to_owned(),
+        _ if name.len() > 249 => format!("'{name}' is longer than 249 characters"),
+        _ if !name.bytes().all(fits) => {
+            format!(
+                "'{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'"
+            )
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::new(
+        ErrorCode::InvalidTopicException,
+        format!("Topic name is invalid: {why}"),
+    ))
+}
+
 /// Whether a topic may have exactly `configs` as its own settings (`LogConfig.validate`). Code 40 otherwise.
 /// `existing` are those that it has now: remote storage cannot be turned off carelessly.
 pub fn validate_topic_configs(

@@ -299,7 +299,10 @@ fn check(
     let settings = &turn.settings.config;
     match resource.kind {
         ConfigResourceType::Topic => {
-            check_topic_name(name)?;
+            if name.is_empty() {
+                return Err(invalid_request("Default topic resources are not allowed."));
+            }
+            config::validate_topic_name(name)?;
             config::validate_topic_configs(settings, current, &next)?;
             if turn.image.topics.by_name(name).is_none() {
                 return Err(Error::new(
@@ -317,20 +320,6 @@ fn check(
         ConfigResourceType::ClientMetrics => config::validate_client_metrics_configs(name, &next),
         ConfigResourceType::BrokerLogger => Err(invalid_request("Unknown resource type 8")),
     }
-}
-
-fn check_topic_name(name: &str) -> Result<(), Error> {
-    if name.is_empty() {
-        return Err(invalid_request("Default topic resources are not allowed."));
-    }
-    let fits = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
-    if name.len() > 249 || matches!(name, "." | "..") || !name.bytes().all(fits) {
-        return Err(Error::new(
-            ErrorCode::InvalidTopicException,
-            format!("Topic name is invalid: {name}"),
-        ));
-    }
-    Ok(())
 }
 
 fn check_broker_name(turn: &Turn<'_>, name: &str) -> Result<(), Error> {

@@ -1,0 +1,173 @@
+//! AlterConfigs (key 33), v0-2: replaces all dynamic configs of a resource. Deprecated since Kafka 2.3 for
+//! IncrementalAlterConfigs, and still what old admin clients send. This broker checks what only it can check, and the
+//! controller does the rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kafka_protocol::messages::alter_configs_request::AlterConfigsResource;
+use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
+use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
+use kafka_protocol::protocol::StrBytes;
+
+use crate::api::RequestContext;
+use crate::config::Config;
+use crate::metadata::ConfigResourceType;
+use crate::protocol::{Error, ErrorCode};
+use crate::types::BrokerId;
+
+pub async fn handle(context: RequestContext, request: AlterConfigsRequest) -> AlterConfigsResponse {
+    let config = context.services.config();
+    let twice = named_twice(
+        request
+            .resources
+            .iter()
+            .map(|r| (r.resource_type, &*r.resource_name)),
+    );
+    let refused: Vec<Option<Error>> = request
+        .resources
+        .iter()
+        .map(|r| preprocess(&config, r, &twice).err())
+        .collect();
+    let forwarded = request
+        .resources
+        .iter()
+        .zip(&refused)
+        .filter(|(_, refused)| refused.is_none())
+        .map(|(resource, _)| resource.clone());
+    let forwarded = AlterConfigsRequest::default()
+        .with_validate_only(request.validate_only)
+        .with_resources(forwarded.collect());
+    let mut answers = Vec::new();
+    if !forwarded.resources.is_empty() {
+        answers = context
+            .services
+            .controller
+            .alter_configs(forwarded)
+            .await
+            .responses;
+    }
+    let responses = request
+        .resources
+        .iter()
+        .zip(refused)
+        .map(|(resource, refused)| {
+            let key = (resource.resource_type, &resource.resource_name);
+            let answer = answers
+                .iter()
+                .find(|a| (a.resource_type, &a.resource_name) == key);
+            match (refused, answer) {
+                (None, Some(answer)) => answer.clone(),
+                (refused, _) => {
+                    let error = refused.unwrap_or_else(|| ErrorCode::UnknownServerError.into());
+                    AlterConfigsResourceResponse::default()
+                        .with_resource_type(resource.resource_type)
+                        .with_resource_name(resource.resource_name.clone())
+                        .with_error_code(error.code())
+                        .with_error_message(message(&error))
+                }
+            }
+        });
+    AlterConfigsResponse::default().with_responses(responses.collect())
+}
+
+fn preprocess(
+    config: &Config,
+    resource: &AlterConfigsResource,
+    twice: &BTreeSet<(i8, String)>,
+) -> Result<(), Error> {
+    check_resource(
+        (resource.resource_type, &resource.resource_name),
+        twice,
+        resource
+            .configs
+            .iter()
+            .map(|c| (&*c.name, c.value.is_none())),
+    )?;
+    match ConfigResourceType::from_code(resource.resource_type) {
+        Some(ConfigResourceType::Broker) => {
+            let wanted: BTreeMap<String, String> = resource
+                .configs
+                .iter()
+                .filter_map(|c| Some((c.name.to_string(), c.value.as_ref()?.to_string())))
+                .collect();
+            check_broker(config, &resource.resource_name, &wanted)
+        }
+        Some(ConfigResourceType::BrokerLogger) | None => Err(unknown_type(resource.resource_type)),
+        Some(_) => Ok(()),
+    }
+}
+
+pub(super) fn invalid_request(message: impl Into<String>) -> Error {
+    Error::new(ErrorCode::InvalidRequest, message.into())
+}
+
+pub(super) fn unknown_type(kind: i8) -> Error {
+    invalid_request(format!("Unknown resource type {kind}"))
+}
+
+pub(super) fn message(error: &Error) -> Option<StrBytes> {
+    let text = error.message.as_ref()?;
+    Some(StrBytes::from_string(text.to_string()))
+}
+
+/// Resources that a request names more than once.
+pub(super) fn named_twice<'a>(
+    resources: impl Iterator<Item = (i8, &'a str)>,
+) -> BTreeSet<(i8, String)> {
+    let mut seen = BTreeSet::new();
+    let again = resources.filter(|key| !seen.insert(*key));
+    again.map(|(kind, name)| (kind, name.to_owned())).collect()
+}
+
+/// The checks that every kind of resource gets; `keys` are names, and whether a value is missing.
+pub(super) fn check_resource<'a>(
+    (kind, name): (i8, &str),
+    twice: &BTreeSet<(i8, String)>,
+    keys: impl Iterator<Item = (&'a str, bool)>,
+) -> Result<(), Error> {
+    if twice.contains(&(kind, name.to_owned())) {
+        return Err(invalid_request("Each resource must appear at most once."));
+    }
+    let mut seen = BTreeSet::new();
+    let mut null = Vec::new();
+    for (key, is_null) in keys {
+        if !seen.insert(key) {
+            return Err(invalid_request("Error due to duplicate config keys"));
+        }
+        if is_null {
+            null.push(key);
+        }
+    }
+    if !null.is_empty() {
+        let keys = null.join(", ");
+        return Err(invalid_request(format!(
+            "Null value not supported for : {keys}"
+        )));
+    }
+    Ok(())
+}
+
+/// Whether this broker (or, for `""`, any) could run with exactly these dynamic configs.
+pub(super) fn check_broker(
+    config: &Config,
+    name: &str,
+    wanted: &BTreeMap<String, String>,
+) -> Result<(), Error> {
+    if !name.is_empty() {
+        check_node_id(name, config.node_id, "Node")?;
+    }
+    config.validate_dynamic(wanted, !name.is_empty())
+}
+
+/// A broker answers for itself only.
+pub(super) fn check_node_id(name: &str, node_id: BrokerId, what: &str) -> Result<(), Error> {
+    let id: BrokerId = name
+        .parse()
+        .map_err(|_| invalid_request(format!("{what} id must be an integer, but it is: {name}")))?;
+    if id != node_id {
+        return Err(invalid_request(format!(
+            "Unexpected broker id, expected {node_id}, but received {name}"
+        )));
+    }
+    Ok(())
+}

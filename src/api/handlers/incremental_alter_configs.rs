@@ -1,0 +1,190 @@
+//! IncrementalAlterConfigs (key 44), v0-1: changes single configs of a resource (KIP-339). Loggers are changed here and now
+//! (KIP-412); of broker configs this broker checks whether it could run with them; the controller does the rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kafka_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
+use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
+use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
+
+use super::alter_configs::{
+    check_broker, check_node_id, check_resource, invalid_request, message, named_twice,
+    unknown_type,
+};
+use crate::api::RequestContext;
+use crate::config::{self, Config, broker_key, is_list};
+use crate::metadata::{ConfigResource, ConfigResourceType, MetadataImage};
+use crate::protocol::{Error, ErrorCode};
+
+const SET: i8 = 0;
+const DELETE: i8 = 1;
+const APPEND: i8 = 2;
+const SUBTRACT: i8 = 3;
+
+/// What became of a resource before the controller saw it.
+enum Preprocessed {
+    Forward,
+    Done,
+    Failed(Error),
+}
+
+pub async fn handle(
+    context: RequestContext,
+    request: IncrementalAlterConfigsRequest,
+) -> IncrementalAlterConfigsResponse {
+    let (image, config) = (context.services.image(), context.services.config());
+    let twice = named_twice(
+        request
+            .resources
+            .iter()
+            .map(|r| (r.resource_type, &*r.resource_name)),
+    );
+    let preprocessed: Vec<Preprocessed> = request
+        .resources
+        .iter()
+        .map(|resource| {
+            preprocess(&image, &config, resource, &twice, request.validate_only)
+                .unwrap_or_else(Preprocessed::Failed)
+        })
+        .collect();
+    let forwarded = request
+        .resources
+        .iter()
+        .zip(&preprocessed)
+        .filter(|(_, preprocessed)| matches!(preprocessed, Preprocessed::Forward))
+        .map(|(resource, _)| resource.clone());
+    let forwarded = IncrementalAlterConfigsRequest::default()
+        .with_validate_only(request.validate_only)
+        .with_resources(forwarded.collect());
+    let mut answers = Vec::new();
+    if !forwarded.resources.is_empty() {
+        let controller = &context.services.controller;
+        answers = controller
+            .incremental_alter_configs(forwarded)
+            .await
+            .responses;
+    }
+    let responses = request
+        .resources
+        .iter()
+        .zip(preprocessed)
+        .map(|(resource, preprocessed)| {
+            let key = (resource.resource_type, &resource.resource_name);
+            let answer = answers
+                .iter()
+                .find(|a| (a.resource_type, &a.resource_name) == key);
+            let response = AlterConfigsResourceResponse::default()
+                .with_resource_type(resource.resource_type)
+                .with_resource_name(resource.resource_name.clone());
+            match (preprocessed, answer) {
+                (Preprocessed::Done, _) => response,
+                (Preprocessed::Forward, Some(answer)) => answer.clone(),
+                (Preprocessed::Forward, None) => {
+                    response.with_error_code(ErrorCode::UnknownServerError.code())
+                }
+                (Preprocessed::Failed(error), _) => response
+                    .with_error_code(error.code())
+                    .with_error_message(message(&error)),
+            }
+        });
+    IncrementalAlterConfigsResponse::default().with_responses(responses.collect())
+}
+
+fn preprocess(
+    image: &MetadataImage,
+    config: &Config,
+    resource: &AlterConfigsResource,
+    twice: &BTreeSet<(i8, String)>,
+    validate_only: bool,
+) -> Result<Preprocessed, Error> {
+    let name = &*resource.resource_name;
+    let keys = resource.configs.iter();
+    check_resource(
+        (resource.resource_type, name),
+        twice,
+        keys.map(|c| (&*c.name, c.value.is_none() && c.config_operation != DELETE)),
+    )?;
+    match ConfigResourceType::from_code(resource.resource_type) {
+        Some(ConfigResourceType::BrokerLogger) => {
+            change_loggers(config, resource, validate_only)?;
+            Ok(Preprocessed::Done)
+        }
+        Some(ConfigResourceType::Broker) => {
+            if !name.is_empty() {
+                check_node_id(name, config.node_id, "Node")?;
+            }
+            let broker = ConfigResource::new(ConfigResourceType::Broker, name);
+            let mut wanted = (*image.configs.of(&broker)).clone();
+            Config::retain_usable_dynamic(&mut wanted, !name.is_empty());
+            apply(&mut wanted, resource)?;
+            check_broker(config, name, &wanted)?;
+            Ok(Preprocessed::Forward)
+        }
+        Some(_) => Ok(Preprocessed::Forward),
+        None => Err(unknown_type(resource.resource_type)),
+    }
+}
+
+/// The broker's configs after the change, for a check; the controller makes its own for the records.
+fn apply(
+    wanted: &mut BTreeMap<String, String>,
+    request: &AlterConfigsResource,
+) -> Result<(), Error> {
+    for change in &request.configs {
+        let name = change.name.to_string();
+        let value = change.value.as_deref().unwrap_or_default();
+        match change.config_operation {
+            SET => drop(wanted.insert(name, value.to_owned())),
+            DELETE => drop(wanted.remove(&name)),
+            operation @ (APPEND | SUBTRACT) => {
+                if !is_list(broker_key, &name) {
+                    return Err(Error::new(
+                        ErrorCode::InvalidConfig,
+                        format!(
+                            "Config value append or subtract is not allowed for config key: {name}"
+                        ),
+                    ));
+                }
+                let default = broker_key(&name)
+                    .and_then(|key| key.default)
+                    .unwrap_or_default();
+                let old = wanted.get(&name).map_or(default, String::as_str);
+                let operand: Vec<&str> = value.split(',').collect();
+                let mut list: Vec<&str> = old.split(',').filter(|part| !part.is_empty()).collect();
+                if operation == APPEND {
+                    let new = operand.into_iter().filter(|part| !list.contains(part));
+                    let new: Vec<&str> = new.collect();
+                    list.extend(new);
+                } else {
+                    list.retain(|part| !operand.contains(part));
+                }
+                let list = list.join(",");
+                wanted.insert(name, list);
+            }
+            other => return Err(invalid_request(format!("Unknown operations type {other}"))),
+        }
+    }
+    Ok(())
+}
+
+fn change_loggers(
+    config: &Config,
+    resource: &AlterConfigsResource,
+    validate_only: bool,
+) -> Result<(), Error> {
+    check_node_id(&resource.resource_name, config.node_id, "Node")?;
+    let mut changes = Vec::with_capacity(resource.configs.len());
+    for change in &resource.configs {
+        let level = match change.config_operation {
+            SET => change.value.as_deref(),
+            DELETE => None,
+            other => {
+                return Err(invalid_request(format!(
+                    "operation {other} is not allowed for the BROKER_LOGGER resource"
+                )));
+            }
+        };
+        changes.push((&*change.name, level));
+    }
+    config::set_loggers(&changes, validate_only)
+}
