@@ -5,17 +5,31 @@
 //! Bytes on disk are Kafka's. Retention, compaction and the transaction index are not here yet: they will be `retention.rs`,
 //! `cleaner.rs` and `txn_index.rs`, over `Segments`.
 
+mod batch_io;
 mod checkpoint;
 mod dir;
 mod error;
+mod flush;
+mod index;
+
 mod leader_epochs;
+mod load;
+mod lookup;
+mod paths;
+mod producer_snapshot;
+mod producer_state;
+mod segment;
 mod unified;
+
+#[cfg(test)]
+mod tests;
 
 pub use checkpoint::{Checkpoint, MetaProperties};
 pub use dir::{LogDir, LogDirs};
 pub use error::{AppendError, ReadError, StorageError};
+pub use flush::FlushJob;
 pub use leader_epochs::LeaderEpochCache;
-pub use unified::{FlushJob, Log, delete_dir};
+pub use unified::{Log, delete_dir};
 
 use std::fs::File;
 use std::io;

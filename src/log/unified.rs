@@ -1,76 +1,199 @@
-//! One partition's log.
+//! One partition's log (Kafka's `UnifiedLog`): appends, reads, rolls, truncates, flushes. `load.rs` opens it, `lookup.rs`
+//! finds offsets by timestamp.
 
-use std::path::PathBuf;
+use std::fs;
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tracing::info;
 
+use super::batch_io::write_all_at;
+use super::checkpoint::{PARTITION_METADATA, format_partition_metadata, replace_file, sync_dir};
 use super::error::{AppendError, ReadError, StorageError};
-use super::{
-    ActiveProducer, AppendInfo, LeaderEpochCache, LogDir, LogSlice, OpenParams, TimestampAndOffset,
+use super::flush::FlushJob;
+use super::paths::{
+    DELETED, INDEX, LOG, SNAPSHOT, TIME_INDEX, TXN_INDEX, delete_dir_name, segment_file,
 };
+use super::producer_snapshot;
+use super::producer_state::{EndTxnMarker, ProducerState, Verdict};
+use super::segment::{ActiveSegment, ClosedSegment, RollLimits, find_in_closed};
+use super::{ActiveProducer, AppendInfo, LeaderEpochCache, LogDir, LogSlice, OpenParams, load};
 use crate::config::TopicConfig;
-use crate::protocol::Error;
-use crate::protocol::batch::ValidBatch;
-use crate::types::{LeaderEpoch, Offset, TimestampMs, TopicPartition, Uuid};
+use crate::protocol::batch::{
+    BatchHeader, HEADER_SIZE, Records, ValidBatch, check_crc, parse_header,
+};
+use crate::protocol::{Error, ErrorCode};
+use crate::types::{LeaderEpoch, NO_TIMESTAMP, Offset, TimestampMs, TopicPartition, Uuid};
+
+/// A control record is a few bytes; more is no control record.
+const CONTROL_BYTES_MAX: usize = 1 << 20;
 
 /// One partition's log. Owned by its partition, behind that one's mutex.
 #[derive(Debug)]
 pub struct Log {
-    params: OpenParams,
-    leader_epochs: LeaderEpochCache,
+    pub(super) dir: Arc<LogDir>,
+    /// The partition's directory.
+    pub(super) path: PathBuf,
+    pub(super) topic_partition: TopicPartition,
+    pub(super) topic_id: Option<Uuid>,
+    pub(super) config: Arc<TopicConfig>,
+    pub(super) producer_id_expiration_ms: i64,
+    /// By base offset.
+    pub(super) closed: Vec<ClosedSegment>,
+    pub(super) active: ActiveSegment,
+    pub(super) log_start_offset: Offset,
+    pub(super) next_offset: Offset,
+    pub(super) recovery_point: Offset,
+    pub(super) leader_epochs: LeaderEpochCache,
+    pub(super) producers: ProducerState,
+    /// Offsets of the `.snapshot` files, growing.
+    pub(super) snapshots: Vec<Offset>,
+    pub(super) last_snapshot_offset: Offset,
+    /// Files renamed to `.deleted` that the caller has not taken yet.
+    pub(super) deleted: Vec<PathBuf>,
+    /// The partition's directory, and its parent, have entries that no sync has covered.
+    pub(super) dir_dirty: bool,
+    pub(super) parent_dirty: bool,
+    /// A segment was closed and not flushed.
+    pub(super) rolled: bool,
+    /// Grows with every truncation, so that flushes begun before one do not count.
+    pub(super) truncations: u64,
+    /// The last time anybody told us: when segments are created.
+    pub(super) now_ms: TimestampMs,
+    pub(super) is_closed: bool,
 }
 
-/// Files to sync outside the partition's lock, and what is durable then. See [`Log::begin_flush`].
-#[derive(Debug)]
-pub struct FlushJob {
-    files: Vec<(PathBuf, Arc<std::fs::File>)>,
-    dirs: Vec<PathBuf>,
-    dir: Arc<LogDir>,
-    up_to: Offset,
-}
-
-impl FlushJob {
-    /// Syncs. Blocking; run it without the partition's lock, then call [`Log::finish_flush`].
-    pub fn run(&self) -> Result<(), StorageError> {
-        let _ = (&self.files, &self.dirs);
-        self.dir.check_online()
-    }
-
-    /// What will be durable: every offset below this one.
-    pub fn up_to(&self) -> Offset {
-        self.up_to
-    }
+/// Batches accepted for the active segment that the next write carries.
+#[derive(Default)]
+struct Pending<'a> {
+    position: u64,
+    headers: Vec<[u8; HEADER_SIZE]>,
+    records: Vec<&'a [u8]>,
 }
 
 impl Log {
     /// Creates the log, or loads it and, after an unclean stop, recovers it.
     pub fn open(params: OpenParams) -> Result<Log, StorageError> {
-        Ok(Self {
-            params,
-            leader_epochs: LeaderEpochCache::default(),
-        })
+        let dir = params.dir.clone();
+        dir.check_online()?;
+        let log = load::load(params)?;
+        dir.add_partitions(1);
+        Ok(log)
     }
 
     pub fn topic_partition(&self) -> &TopicPartition {
-        &self.params.topic_partition
+        &self.topic_partition
     }
 
     /// As `partition.metadata` has it.
     pub fn topic_id(&self) -> Option<Uuid> {
-        self.params.topic_id
+        self.topic_id
+    }
+
+    /// Writes `partition.metadata` of a log that has none. Another id than the one there is refused.
+    pub fn set_topic_id(&mut self, topic_id: Uuid) -> Result<(), StorageError> {
+        match self.topic_id {
+            Some(known) if known == topic_id => return Ok(()),
+            Some(_) => {
+                return Err(StorageError::Unusable {
+                    path: self.path.join(PARTITION_METADATA),
+                    reason: "belongs to another topic of the same name".into(),
+                });
+            }
+            None => {}
+        }
+        let text = format_partition_metadata(topic_id);
+        replace_file(&self.path, PARTITION_METADATA, text.as_bytes(), false)
+            .map_err(|e| self.dir.fail(e))?;
+        self.dir_dirty = true;
+        self.topic_id = Some(topic_id);
+        Ok(())
     }
 
     pub fn log_dir(&self) -> &Arc<LogDir> {
-        &self.params.dir
+        &self.dir
     }
 
     pub fn config(&self) -> &Arc<TopicConfig> {
-        &self.params.config
+        &self.config
     }
 
     pub fn update_config(&mut self, config: Arc<TopicConfig>) {
-        self.params.config = config;
+        self.config = config;
+    }
+
+    pub fn log_start_offset(&self) -> Offset {
+        self.log_start_offset
+    }
+
+    /// Log end offset (LEO).
+    pub fn next_offset(&self) -> Offset {
+        self.next_offset
+    }
+
+    /// Every offset below this one is durable.
+    pub fn recovery_point(&self) -> Offset {
+        self.recovery_point
+    }
+
+    /// Size of all segments.
+    pub fn size_bytes(&self) -> u64 {
+        self.closed.iter().map(|s| s.size).sum::<u64>() + self.active.size
+    }
+
+    pub fn segments_count(&self) -> usize {
+        self.closed.len() + 1
+    }
+
+    pub fn leader_epochs(&self) -> &LeaderEpochCache {
+        &self.leader_epochs
+    }
+
+    /// First offset of a transaction that is not decided; `None` without one.
+    pub fn first_undecided_offset(&self) -> Option<Offset> {
+        self.producers.first_undecided_offset()
+    }
+
+    /// Where the last stable offset stands still; `None` leaves it at the high watermark.
+    pub fn first_unstable_offset(&self, high_watermark: Offset) -> Option<Offset> {
+        self.producers.first_unstable_offset(high_watermark)
+    }
+
+    /// Lets go of decided transactions below the high watermark.
+    pub fn on_high_watermark(&mut self, high_watermark: Offset) {
+        self.producers.on_high_watermark(high_watermark);
+    }
+
+    /// Producers that are not expired, in no order.
+    pub fn active_producers(&self) -> impl Iterator<Item = ActiveProducer> + '_ {
+        self.producers.active()
+    }
+
+    /// Forgets producers that wrote nothing for `producer.id.expiration.ms`. Call it now and then.
+    pub fn remove_expired_producers(&mut self, now_ms: TimestampMs) {
+        self.producers
+            .remove_expired(now_ms, self.producer_id_expiration_ms);
+    }
+
+    pub(super) fn io_error(&self, action: &'static str, path: &Path, e: io::Error) -> StorageError {
+        self.dir.fail(StorageError::io(action, path, e))
+    }
+
+    fn segment_error(&self, action: &'static str, e: io::Error) -> StorageError {
+        let path = segment_file(&self.path, self.active.base_offset, LOG);
+        self.io_error(action, &path, e)
+    }
+
+    pub(super) fn check_open(&self) -> Result<(), StorageError> {
+        if self.is_closed {
+            return Err(StorageError::Unusable {
+                path: self.path.clone(),
+                reason: "the log is closed".into(),
+            });
+        }
+        self.dir.check_online()
     }
 
     /// Appends all batches with one write. The outer error takes the directory offline; an inner one refuses one batch
@@ -81,26 +204,232 @@ impl Log {
         leader_epoch: LeaderEpoch,
         now_ms: TimestampMs,
     ) -> Result<Vec<Result<AppendInfo, Error>>, StorageError> {
-        let _ = (batches, leader_epoch, now_ms);
-        self.params.dir.check_online()?;
-        Ok(Vec::new())
+        self.check_open()?;
+        self.now_ms = now_ms;
+        let mut pending = Pending::with_capacity(batches.len());
+        let mut results = Vec::with_capacity(batches.len());
+        for batch in batches {
+            let verdict = match self.producers.check(&batch.header, batch.origin) {
+                Ok(verdict) => verdict,
+                Err(error) => {
+                    results.push(Err(error));
+                    continue;
+                }
+            };
+            if let Verdict::Duplicate(original) = verdict {
+                results.push(Ok(AppendInfo {
+                    first_offset: original.first_offset(),
+                    last_offset: original.last_offset,
+                    log_append_time_ms: original.timestamp,
+                    log_start_offset: self.log_start_offset,
+                    duplicate: true,
+                }));
+                continue;
+            }
+            let mut header = batch.header;
+            header.base_offset = self.next_offset;
+            header.partition_leader_epoch = leader_epoch;
+            self.accept(&header, &batch.bytes, &mut pending)?;
+            results.push(Ok(self.append_info(&header)));
+        }
+        self.write(&mut pending)?;
+        Ok(results)
     }
 
     /// Appends batches that carry their offsets and epochs already: from a leader, or from consensus. A torn batch at the
-    /// end is left out.
+    /// end is left out; an empty answer has `last_offset` below `first_offset`.
     pub fn append_as_follower(
         &mut self,
         records: Bytes,
         now_ms: TimestampMs,
     ) -> Result<AppendInfo, AppendError> {
-        let _ = (records, now_ms);
-        Err(AppendError::Storage(self.offline()))
+        self.check_open()?;
+        self.now_ms = now_ms;
+        let headers = self.check_replicated(&records)?;
+        let mut pending = Pending::with_capacity(headers.len());
+        let mut info = AppendInfo {
+            first_offset: headers.first().map_or(self.next_offset, |h| h.base_offset),
+            last_offset: self.next_offset - 1,
+            log_append_time_ms: NO_TIMESTAMP,
+            log_start_offset: self.log_start_offset,
+            duplicate: false,
+        };
+        let mut at = 0;
+        for header in &headers {
+            let batch = &records[at..at + header.size_bytes()];
+            at += header.size_bytes();
+            self.accept(header, batch, &mut pending)?;
+            info.last_offset = header.last_offset();
+        }
+        self.write(&mut pending)?;
+        Ok(info)
     }
 
-    fn offline(&self) -> StorageError {
-        StorageError::Offline {
-            dir: self.params.dir.path().to_owned(),
+    /// Headers of whole, sound batches in growing order that begin at or behind the log's end.
+    fn check_replicated(&self, records: &[u8]) -> Result<Vec<BatchHeader>, AppendError> {
+        let invalid =
+            |text: String| AppendError::Invalid(Error::new(ErrorCode::CorruptMessage, text));
+        let mut headers = Vec::new();
+        let mut next_offset = self.next_offset;
+        let mut rest = records;
+        while rest.len() >= HEADER_SIZE {
+            let header = parse_header(rest).map_err(|e| invalid(e.to_string()))?;
+            if header.size_bytes() > rest.len() {
+                break;
+            }
+            let (batch, behind) = rest.split_at(header.size_bytes());
+            rest = behind;
+            check_crc(&header, batch).map_err(|e| invalid(e.to_string()))?;
+            if header.last_offset_delta < 0 || header.next_offset() == i64::MAX {
+                return Err(invalid("batch has an invalid offset range".into()));
+            }
+            if header.base_offset < next_offset {
+                return Err(AppendError::UnexpectedOffset {
+                    found: header.base_offset,
+                    next_offset,
+                });
+            }
+            next_offset = header.next_offset();
+            headers.push(header);
         }
+        Ok(headers)
+    }
+
+    fn append_info(&self, header: &BatchHeader) -> AppendInfo {
+        AppendInfo {
+            first_offset: header.base_offset,
+            last_offset: header.last_offset(),
+            log_append_time_ms: if header.is_log_append_time() {
+                header.max_timestamp
+            } else {
+                NO_TIMESTAMP
+            },
+            log_start_offset: self.log_start_offset,
+            duplicate: false,
+        }
+    }
+
+    /// Queues one batch with its final header, after rolling where needed. State moves ahead of the write: a write that
+    /// fails takes the directory offline, so nobody sees the difference.
+    fn accept<'a>(
+        &mut self,
+        header: &BatchHeader,
+        batch: &'a [u8],
+        pending: &mut Pending<'a>,
+    ) -> Result<(), StorageError> {
+        if self.leader_epochs.latest_epoch() < Some(header.partition_leader_epoch) {
+            self.assign_epoch(header.partition_leader_epoch, header.base_offset)?;
+        }
+        let limits = RollLimits {
+            segment_bytes: self.config.segment_bytes,
+            segment_ms: self.config.segment_ms,
+            index_bytes: usize::try_from(self.config.segment_index_bytes).unwrap_or(0),
+        };
+        let should_roll = self
+            .active
+            .should_roll(&self.path, &limits, header, self.now_ms)
+            .map_err(|e| self.segment_error("read", e))?;
+        if should_roll {
+            self.write(pending)?;
+            self.roll(header.base_offset)?;
+        }
+        if pending.headers.is_empty() {
+            pending.position = self.active.size;
+        }
+        pending.headers.push(header.encode());
+        pending.records.push(&batch[HEADER_SIZE..]);
+        self.active
+            .append(&self.path, header, self.config.index_interval_bytes)
+            .map_err(|e| self.segment_error("index", e))?;
+        if header.is_control() && header.has_producer_id() {
+            if let Some(marker) = parse_end_txn_marker(header, batch) {
+                self.producers.end_transaction(header, marker);
+            }
+        } else {
+            self.producers.update(header);
+        }
+        self.producers.map_end_offset = header.next_offset();
+        self.next_offset = header.next_offset();
+        Ok(())
+    }
+
+    fn write(&mut self, pending: &mut Pending<'_>) -> Result<(), StorageError> {
+        if pending.headers.is_empty() {
+            return Ok(());
+        }
+        let written = self.active.file(&self.path).and_then(|file| {
+            if let ([header], [records]) = (&pending.headers[..], &pending.records[..]) {
+                let slices = &mut [IoSlice::new(header), IoSlice::new(records)];
+                return write_all_at(file, slices, pending.position);
+            }
+            let mut slices: Vec<_> = pending
+                .headers
+                .iter()
+                .zip(&pending.records)
+                .flat_map(|(header, records)| [IoSlice::new(header), IoSlice::new(records)])
+                .collect();
+            write_all_at(file, &mut slices, pending.position)
+        });
+        pending.headers.clear();
+        pending.records.clear();
+        written.map_err(|e| self.segment_error("append to", e))
+    }
+
+    /// Closes the active segment and begins one at `base_offset`, or at the log's end where that is higher.
+    fn roll(&mut self, base_offset: Offset) -> Result<(), StorageError> {
+        let base_offset = base_offset.max(self.next_offset);
+        self.finish_active()?;
+        self.producers.map_end_offset = base_offset;
+        self.take_snapshot(false)?;
+        let jitter_ms = self.roll_jitter_ms();
+        let next = ActiveSegment::create(&self.path, base_offset, self.now_ms, jitter_ms)
+            .map_err(|e| self.segment_error("roll", e))?;
+        let last = std::mem::replace(&mut self.active, next);
+        if last.size == 0 {
+            self.delete_segment_files(last.base_offset)?;
+        } else {
+            self.closed.push(last.into_closed());
+        }
+        self.dir_dirty = true;
+        self.rolled = true;
+        info!(tp = %self.topic_partition, base_offset, "rolled new log segment");
+        Ok(())
+    }
+
+    /// How much sooner than `segment.ms` a new segment is rolled, so that logs do not all roll at once.
+    pub(super) fn roll_jitter_ms(&self) -> i64 {
+        roll_jitter_ms(&self.config)
+    }
+
+    /// Brings the active segment's index files up to date.
+    fn finish_active(&mut self) -> Result<(), StorageError> {
+        let finished = self
+            .active
+            .finish_time_index(&self.path)
+            .and_then(|()| write_index_files(&self.path, &mut self.active));
+        finished.map_err(|e| self.segment_error("index", e))
+    }
+
+    /// Writes the producer state at the log's end, unless the last snapshot is of there.
+    pub(super) fn take_snapshot(&mut self, sync: bool) -> Result<(), StorageError> {
+        let offset = self.producers.map_end_offset;
+        if offset <= self.last_snapshot_offset {
+            return Ok(());
+        }
+        let path = segment_file(&self.path, offset, SNAPSHOT);
+        fs::write(&path, producer_snapshot::encode(&self.producers))
+            .and_then(|()| {
+                if sync {
+                    fs::File::open(&path)?.sync_data()
+                } else {
+                    Ok(())
+                }
+            })
+            .map_err(|e| self.io_error("write", &path, e))?;
+        self.last_snapshot_offset = offset;
+        self.snapshots.push(offset);
+        self.dir_dirty = true;
+        Ok(())
     }
 
     /// Whole batches from the one with `start` on, up to `max_offset` (exclusive) and `max_bytes` (the last batch may be cut).
@@ -112,36 +441,77 @@ impl Log {
         max_offset: Offset,
         min_one_batch: bool,
     ) -> Result<LogSlice, ReadError> {
-        let _ = (start, max_bytes, max_offset, min_one_batch);
-        Err(ReadError::Storage(self.offline()))
+        self.check_open()?;
+        if start < self.log_start_offset || start > self.next_offset {
+            return Err(ReadError::OutOfRange {
+                offset: start,
+                log_start_offset: self.log_start_offset,
+                next_offset: self.next_offset,
+            });
+        }
+        let range = ReadRange {
+            start,
+            max_bytes,
+            max_offset: max_offset.min(self.next_offset),
+            min_one_batch,
+        };
+        if start >= range.max_offset {
+            return Ok(LogSlice::EMPTY);
+        }
+        let first = self.closed.partition_point(|s| s.base_offset <= start);
+        for at in first.saturating_sub(1)..self.closed.len() {
+            if start >= self.active.base_offset || self.closed[at].base_offset >= range.max_offset {
+                break;
+            }
+            if let Some(slice) = self.read_closed(at, &range)? {
+                return Ok(slice);
+            }
+        }
+        self.read_active(&range)
+            .map_err(|e| self.segment_error("read", e).into())
     }
 
-    pub fn log_start_offset(&self) -> Offset {
-        0
+    fn read_active(&self, range: &ReadRange) -> io::Result<LogSlice> {
+        let Some(first) = self.active.find(&self.path, range.start)? else {
+            return Ok(LogSlice::EMPTY);
+        };
+        let end = if range.max_offset == self.next_offset {
+            self.active.size
+        } else {
+            self.active
+                .find(&self.path, range.max_offset)?
+                .map_or(self.active.size, |place| place.position)
+        };
+        Ok(range.slice(
+            self.active.file(&self.path)?,
+            first.position,
+            first.size,
+            end,
+        ))
     }
 
-    /// Log end offset (LEO).
-    pub fn next_offset(&self) -> Offset {
-        0
-    }
-
-    /// First offset of a transaction that is not decided; `None` without one.
-    pub fn first_undecided_offset(&self) -> Option<Offset> {
-        None
-    }
-
-    /// Every offset below this one is durable.
-    pub fn recovery_point(&self) -> Offset {
-        0
-    }
-
-    /// Size of all segments.
-    pub fn size_bytes(&self) -> u64 {
-        0
-    }
-
-    pub fn leader_epochs(&self) -> &LeaderEpochCache {
-        &self.leader_epochs
+    /// `None` where the offset falls into a gap at the segment's end.
+    fn read_closed(&self, at: usize, range: &ReadRange) -> Result<Option<LogSlice>, StorageError> {
+        let segment = &self.closed[at];
+        let path = segment_file(&self.path, segment.base_offset, LOG);
+        let end_offset = self
+            .closed
+            .get(at + 1)
+            .map_or(self.active.base_offset, |next| next.base_offset);
+        let read = || -> io::Result<Option<LogSlice>> {
+            let file = Arc::new(fs::File::open(&path)?);
+            let Some(first) = find_in_closed(&self.path, segment, &file, range.start)? else {
+                return Ok(None);
+            };
+            let end = if range.max_offset >= end_offset {
+                segment.size
+            } else {
+                find_in_closed(&self.path, segment, &file, range.max_offset)?
+                    .map_or(segment.size, |place| place.position)
+            };
+            Ok(Some(range.slice(&file, first.position, first.size, end)))
+        };
+        read().map_err(|e| self.io_error("read", &path, e))
     }
 
     /// Notes that `epoch` begins at `start_offset`.
@@ -150,94 +520,320 @@ impl Log {
         epoch: LeaderEpoch,
         start_offset: Offset,
     ) -> Result<(), StorageError> {
-        self.leader_epochs.assign(epoch, start_offset);
+        if self.leader_epochs.assign(epoch, start_offset) {
+            // An empty log can do without the sync: there is nothing that the epochs would have to explain.
+            let sync = self.next_offset > self.log_start_offset;
+            self.store_epochs(sync)?;
+        }
         Ok(())
+    }
+
+    pub(super) fn store_epochs(&mut self, sync: bool) -> Result<(), StorageError> {
+        self.dir_dirty |= !sync;
+        self.leader_epochs
+            .store(&self.path, sync)
+            .map_err(|e| self.dir.fail(e))
     }
 
     /// Moves the log start offset up (DeleteRecords, a leader's answer); whole segments below it go away. Lower offsets are
-    /// ignored.
+    /// ignored; the log's end is the limit.
     pub fn increment_log_start_offset(&mut self, offset: Offset) -> Result<(), StorageError> {
-        let _ = offset;
+        self.check_open()?;
+        let offset = offset.min(self.next_offset);
+        if offset <= self.log_start_offset {
+            return Ok(());
+        }
+        self.log_start_offset = offset;
+        if self.leader_epochs.truncate_from_start(offset) {
+            self.store_epochs(false)?;
+        }
+        let end_of = |log: &Self, at: usize| match log.closed.get(at + 1) {
+            Some(next) => next.base_offset,
+            None => log.active.base_offset,
+        };
+        while !self.closed.is_empty() && end_of(self, 0) <= offset {
+            let segment = self.closed.remove(0);
+            self.delete_segment_files(segment.base_offset)?;
+        }
+        info!(tp = %self.topic_partition, log_start_offset = offset, "incremented log start offset");
         Ok(())
     }
 
-    /// Drops everything from `offset` on.
+    /// Drops everything from `offset` on. Checkpoint the recovery point after it.
     pub fn truncate_to(&mut self, offset: Offset) -> Result<(), StorageError> {
-        let _ = offset;
-        Ok(())
+        self.check_open()?;
+        let first_base = self
+            .closed
+            .first()
+            .map_or(self.active.base_offset, |s| s.base_offset);
+        if offset < first_base {
+            return self.truncate_fully_and_start_at(offset);
+        }
+        if self.leader_epochs.truncate_from_end(offset) {
+            self.store_epochs(true)?;
+        }
+        if offset >= self.next_offset {
+            return Ok(());
+        }
+        info!(tp = %self.topic_partition, offset, "truncating log");
+        while self.active.base_offset > offset
+            && let Some(last) = self.closed.pop()
+        {
+            self.delete_segment_files(self.active.base_offset)?;
+            let jitter_ms = self.roll_jitter_ms();
+            self.active = ActiveSegment::new(last.base_offset, last.size, self.now_ms, jitter_ms);
+        }
+        self.active
+            .truncate_to(&self.path, offset, self.now_ms)
+            .and_then(|()| self.active.file(&self.path)?.sync_data())
+            .map_err(|e| self.segment_error("truncate", e))?;
+        sync_dir(&self.path).map_err(|e| self.dir.fail(e))?;
+        self.next_offset = offset;
+        self.log_start_offset = self.log_start_offset.min(offset);
+        self.recovery_point = self.recovery_point.min(offset);
+        self.truncations += 1;
+        self.rebuild_producers(false)
     }
 
-    /// Drops everything; the next append gets `offset`.
+    /// Drops everything; the next append gets `offset`. Checkpoint the recovery point after it.
     pub fn truncate_fully_and_start_at(&mut self, offset: Offset) -> Result<(), StorageError> {
-        let _ = offset;
+        self.check_open()?;
+        info!(tp = %self.topic_partition, offset, "truncating log fully");
+        for segment in std::mem::take(&mut self.closed) {
+            self.delete_segment_files(segment.base_offset)?;
+        }
+        self.delete_segment_files(self.active.base_offset)?;
+        for snapshot in std::mem::take(&mut self.snapshots) {
+            self.delete_file(snapshot, SNAPSHOT)?;
+        }
+        let jitter_ms = self.roll_jitter_ms();
+        self.active = ActiveSegment::create(&self.path, offset, self.now_ms, jitter_ms)
+            .map_err(|e| self.segment_error("create", e))?;
+        sync_dir(&self.path).map_err(|e| self.dir.fail(e))?;
+        self.leader_epochs.clear();
+        self.store_epochs(true)?;
+        self.producers.clear(offset);
+        self.last_snapshot_offset = offset;
+        self.next_offset = offset;
+        self.log_start_offset = offset;
+        self.recovery_point = self.recovery_point.min(offset);
+        self.truncations += 1;
         Ok(())
     }
 
-    /// First record at or above the log start whose timestamp is at least `timestamp`, below `max_offset`.
-    pub fn offset_for_timestamp(
-        &self,
-        timestamp: TimestampMs,
-        max_offset: Offset,
-    ) -> Result<Option<TimestampAndOffset>, StorageError> {
-        let _ = (timestamp, max_offset);
-        Ok(None)
+    /// Renames a segment's files to `.deleted`.
+    pub(super) fn delete_segment_files(&mut self, base_offset: Offset) -> Result<(), StorageError> {
+        for kind in [LOG, INDEX, TIME_INDEX, TXN_INDEX, SNAPSHOT] {
+            self.delete_file(base_offset, kind)?;
+        }
+        self.snapshots.retain(|offset| *offset != base_offset);
+        Ok(())
     }
 
-    /// The first record with the largest timestamp (ListOffsets -3); `None` in an empty log.
-    pub fn offset_of_max_timestamp(&self) -> Result<Option<TimestampAndOffset>, StorageError> {
-        Ok(None)
+    pub(super) fn delete_file(&mut self, offset: Offset, kind: &str) -> Result<(), StorageError> {
+        let path = segment_file(&self.path, offset, kind);
+        let renamed = segment_file(&self.path, offset, &format!("{kind}.{DELETED}"));
+        match fs::rename(&path, &renamed) {
+            Ok(()) => {
+                self.deleted.push(renamed);
+                self.dir_dirty = true;
+                Ok(())
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(self.io_error("rename", &path, e)),
+        }
     }
 
-    /// Producers that are not expired, by id.
-    pub fn active_producers(&self) -> impl Iterator<Item = ActiveProducer> + '_ {
-        std::iter::empty()
-    }
-
-    /// Forgets producers that wrote nothing for `producer.id.expiration.ms`. Call it now and then.
-    pub fn remove_expired_producers(&mut self, now_ms: TimestampMs) {
-        let _ = now_ms;
+    /// Files that were renamed to `.deleted` and may be removed once `file.delete.delay.ms` has passed since.
+    pub fn take_deleted_files(&mut self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.deleted)
     }
 
     /// Whether `flush.messages` or a roll asks for a flush; `flush.ms` is the caller's timer.
     pub fn flush_due(&self) -> bool {
-        false
+        self.rolled || (self.next_offset - self.recovery_point) >= self.config.flush_messages.max(1)
     }
 
     /// Starts a flush of everything appended so far; `None` if there is nothing to do. Group commit: take a job, release the
     /// lock, run it, lock again, finish it; appends go on in between.
     pub fn begin_flush(&mut self) -> Option<FlushJob> {
-        None
+        if self.recovery_point >= self.next_offset && !self.rolled || self.check_open().is_err() {
+            return None;
+        }
+        let mut job = FlushJob::new(self.dir.clone(), self.next_offset, self.truncations);
+        let mut end = self.active.base_offset;
+        for segment in self.closed.iter().rev() {
+            if end <= self.recovery_point {
+                break;
+            }
+            for kind in [LOG, INDEX, TIME_INDEX] {
+                job.add_path(segment_file(&self.path, segment.base_offset, kind));
+            }
+            job.add_path(segment_file(&self.path, end, SNAPSHOT));
+            end = segment.base_offset;
+        }
+        let active_path = segment_file(&self.path, self.active.base_offset, LOG);
+        match self.active.open_file() {
+            Some(file) => job.set_active(file.clone(), active_path),
+            None => job.add_path(active_path),
+        }
+        if std::mem::take(&mut self.dir_dirty) {
+            job.add_dir(self.path.clone());
+        }
+        if std::mem::take(&mut self.parent_dirty) {
+            job.add_dir(self.dir.path().to_owned());
+        }
+        self.rolled = false;
+        Some(job)
     }
 
-    /// Moves the recovery point to where a finished job got.
+    /// Moves the recovery point to where a job got that ran without error.
     pub fn finish_flush(&mut self, job: &FlushJob) {
-        let _ = job.up_to();
+        if job.truncations() == self.truncations {
+            self.recovery_point = self.recovery_point.max(job.up_to());
+        }
     }
 
     /// Flushes everything, holding the lock.
     pub fn flush(&mut self) -> Result<(), StorageError> {
+        self.check_open()?;
+        if let Some(job) = self.begin_flush() {
+            job.run()?;
+            self.finish_flush(&job);
+        }
         Ok(())
     }
 
     /// Leaves the files as Kafka leaves them at a clean stop. Without `sync` the caller makes the file system durable itself
-    /// ([`LogDir::sync_file_system`]).
-    pub fn close(self, sync: bool) -> Result<(), StorageError> {
-        let _ = sync;
+    /// ([`LogDir::sync_file_system`]) before it writes checkpoints.
+    pub fn close(&mut self, sync: bool) -> Result<(), StorageError> {
+        if self.is_closed {
+            return Ok(());
+        }
+        self.check_open()?;
+        let indexes_dirty = self.active.indexes_dirty;
+        self.finish_active()?;
+        self.take_snapshot(sync)?;
+        if sync {
+            if indexes_dirty || self.dir_dirty {
+                self.sync_active_indexes()?;
+                self.dir_dirty = true;
+                self.rolled = true;
+            }
+            self.flush()?;
+        } else {
+            self.recovery_point = self.next_offset;
+        }
+        self.is_closed = true;
+        self.dir.add_partitions(-1);
         Ok(())
     }
 
-    /// Renames the directory to `<topic>-<partition>.<id>-delete` and returns the new path, for [`delete_dir`] to remove later.
-    pub fn rename_for_delete(self) -> Result<PathBuf, StorageError> {
-        Err(self.offline())
+    fn sync_active_indexes(&self) -> Result<(), StorageError> {
+        for kind in [INDEX, TIME_INDEX] {
+            let path = segment_file(&self.path, self.active.base_offset, kind);
+            fs::File::open(&path)
+                .and_then(|file| file.sync_data())
+                .map_err(|e| self.io_error("sync", &path, e))?;
+        }
+        Ok(())
     }
 
-    /// Files that were renamed to `.deleted` and may be removed once `file.delete.delay.ms` has passed since.
-    pub fn take_deleted_files(&mut self) -> Vec<PathBuf> {
-        Vec::new()
+    /// Renames the directory to `<topic>-<partition>.<id>-delete` and returns the new path, for [`delete_dir`] to remove after
+    /// `file.delete.delay.ms`. The log is closed afterwards.
+    pub fn rename_for_delete(&mut self) -> Result<PathBuf, StorageError> {
+        self.dir.check_online()?;
+        let target = self
+            .dir
+            .path()
+            .join(delete_dir_name(&self.topic_partition, Uuid::new_v4()));
+        fs::rename(&self.path, &target).map_err(|e| self.io_error("rename", &self.path, e))?;
+        sync_dir(self.dir.path()).map_err(|e| self.dir.fail(e))?;
+        if !self.is_closed {
+            self.dir.add_partitions(-1);
+        }
+        self.is_closed = true;
+        self.deleted.clear();
+        Ok(target)
     }
 }
 
+impl<'a> Pending<'a> {
+    fn with_capacity(batches: usize) -> Self {
+        Self {
+            position: 0,
+            headers: Vec::with_capacity(batches),
+            records: Vec::with_capacity(batches),
+        }
+    }
+}
+
+struct ReadRange {
+    start: Offset,
+    max_bytes: usize,
+    max_offset: Offset,
+    min_one_batch: bool,
+}
+
+impl ReadRange {
+    fn slice(&self, file: &Arc<fs::File>, position: u64, first_size: u64, end: u64) -> LogSlice {
+        let first_size = first_size as usize;
+        let available = end.saturating_sub(position) as usize;
+        let too_small = self.max_bytes < first_size;
+        if available == 0 || (too_small && !self.min_one_batch) {
+            return LogSlice {
+                first_batch_incomplete: available > 0,
+                ..LogSlice::EMPTY
+            };
+        }
+        LogSlice {
+            file: Some(file.clone()),
+            position,
+            len: available.min(self.max_bytes.max(first_size)),
+            first_batch_incomplete: false,
+        }
+    }
+}
+
+/// Writes both index files of a segment whose indexes changed.
+pub(super) fn write_index_files(dir: &Path, segment: &mut ActiveSegment) -> io::Result<()> {
+    if segment.indexes_dirty {
+        let base = segment.base_offset;
+        let indexes = segment.indexes(dir)?;
+        fs::write(segment_file(dir, base, INDEX), indexes.offset_bytes())?;
+        fs::write(segment_file(dir, base, TIME_INDEX), indexes.time_bytes())?;
+        segment.indexes_dirty = false;
+    }
+    Ok(())
+}
+
+pub(super) fn roll_jitter_ms(config: &TopicConfig) -> i64 {
+    let bound = config.segment_jitter_ms.min(config.segment_ms);
+    if bound <= 0 {
+        return 0;
+    }
+    (Uuid::new_v4().as_u128() % bound as u128) as i64
+}
+
+/// The marker in a control batch; `None` for control records of other kinds.
+pub(super) fn parse_end_txn_marker(header: &BatchHeader, batch: &[u8]) -> Option<EndTxnMarker> {
+    let record = Records::new(header, batch, CONTROL_BYTES_MAX)
+        .ok()?
+        .next()?
+        .ok()?;
+    let key = record.key?;
+    let kind = i16::from_be_bytes(key.get(2..4)?.try_into().ok()?);
+    if !matches!(kind, 0 | 1) {
+        return None;
+    }
+    let value = record.value?;
+    Some(EndTxnMarker {
+        coordinator_epoch: i32::from_be_bytes(value.get(2..6)?.try_into().ok()?),
+        timestamp: record.timestamp,
+    })
+}
+
 /// Removes a directory that [`Log::rename_for_delete`] left.
-pub fn delete_dir(path: &std::path::Path) -> Result<(), StorageError> {
-    std::fs::remove_dir_all(path).map_err(|e| StorageError::io("remove", path, e))
+pub fn delete_dir(path: &Path) -> Result<(), StorageError> {
+    fs::remove_dir_all(path).map_err(|e| StorageError::io("remove", path, e))
 }

@@ -1,0 +1,485 @@
+//! Opening a log: a new directory, a clean one, or recovery after an unclean stop (Kafka's `LogLoader`).
+//!
+//! Recovery reads every segment from the one with the recovery point on, checks each batch, cuts the file at the first that
+//! is torn, drops the segments behind, and builds indexes, leader epochs and producer state anew. A bad batch below the
+//! recovery point is no torn tail but damage: the log does not open, so that nobody mistakes what is left for the whole.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::Path;
+
+use tracing::{info, warn};
+
+use super::batch_io::BatchScanner;
+use super::checkpoint::{
+    PARTITION_METADATA, format_partition_metadata, parse_partition_metadata, read_file,
+    replace_file,
+};
+use super::error::StorageError;
+use super::index::{Indexes, TimestampOffset, position_in_file};
+use super::paths::{
+    DELETED, INDEX, LOG, SNAPSHOT, TIME_INDEX, TXN_INDEX, parse_file_name, segment_file,
+};
+use super::producer_snapshot;
+use super::producer_state::{ProducerState, is_expired};
+use super::segment::{ActiveSegment, ClosedSegment};
+use super::unified::{Log, parse_end_txn_marker, roll_jitter_ms, write_index_files};
+use super::{LeaderEpochCache, OpenParams};
+use crate::protocol::batch::check_crc;
+use crate::types::{NO_TIMESTAMP, Offset, TimestampMs};
+
+/// Read-ahead of recovery, which reads everything.
+const RECOVERY_CHUNK: usize = 1 << 20;
+/// Read-ahead of walks over headers.
+const REPLAY_CHUNK: usize = 16 << 10;
+
+pub(super) fn load(params: OpenParams) -> Result<Log, StorageError> {
+    let path = params.dir.path().join(params.topic_partition.to_string());
+    match fs::create_dir(&path) {
+        Ok(()) => create(params, &path),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => load_existing(params, &path),
+        Err(e) => Err(params.dir.fail(StorageError::io("create", &path, e))),
+    }
+}
+
+fn create(params: OpenParams, path: &Path) -> Result<Log, StorageError> {
+    if let Some(id) = params.topic_id {
+        let text = format_partition_metadata(id);
+        replace_file(path, PARTITION_METADATA, text.as_bytes(), false)
+            .map_err(|e| params.dir.fail(e))?;
+    }
+    let jitter_ms = roll_jitter_ms(&params.config);
+    let active = ActiveSegment::create(path, 0, params.now_ms, jitter_ms)
+        .map_err(|e| params.dir.fail(StorageError::io("create log in", path, e)))?;
+    let mut log = assemble(params, path, Vec::new(), active);
+    log.dir_dirty = true;
+    log.parent_dirty = true;
+    Ok(log)
+}
+
+fn assemble(
+    params: OpenParams,
+    path: &Path,
+    closed: Vec<ClosedSegment>,
+    active: ActiveSegment,
+) -> Log {
+    Log {
+        dir: params.dir,
+        path: path.to_owned(),
+        topic_partition: params.topic_partition,
+        topic_id: params.topic_id,
+        config: params.config,
+        producer_id_expiration_ms: params.producer_id_expiration_ms,
+        log_start_offset: closed.first().map_or(active.base_offset, |s| s.base_offset),
+        next_offset: active.base_offset,
+        recovery_point: active.base_offset,
+        closed,
+        active,
+        leader_epochs: LeaderEpochCache::default(),
+        producers: ProducerState::default(),
+        snapshots: Vec::new(),
+        last_snapshot_offset: 0,
+        deleted: Vec::new(),
+        dir_dirty: false,
+        parent_dirty: false,
+        rolled: false,
+        truncations: 0,
+        now_ms: params.now_ms,
+        is_closed: false,
+    }
+}
+
+/// What a partition's directory holds.
+#[derive(Default)]
+struct Listing {
+    /// Base offset and size, growing.
+    segments: Vec<(Offset, u64)>,
+    /// Base offsets that have an offset index.
+    indexed: Vec<Offset>,
+    snapshots: Vec<Offset>,
+}
+
+/// Lists the directory; removes what an interrupted process left.
+fn list(path: &Path) -> Result<Listing, StorageError> {
+    let failed = |e| StorageError::io("list", path, e);
+    let mut listing = Listing::default();
+    for entry in fs::read_dir(path).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name();
+        let Some((offset, kind)) = name.to_str().and_then(parse_file_name) else {
+            continue;
+        };
+        match kind {
+            LOG => {
+                let size = entry.metadata().map_err(failed)?.len();
+                listing.segments.push((offset, size));
+            }
+            INDEX => listing.indexed.push(offset),
+            SNAPSHOT => listing.snapshots.push(offset),
+            TIME_INDEX | TXN_INDEX => {}
+            _ if kind.ends_with(DELETED) || kind.ends_with("cleaned") => {
+                fs::remove_file(entry.path()).map_err(failed)?;
+            }
+            _ if kind.ends_with("swap") => {
+                return Err(StorageError::Unusable {
+                    path: entry.path(),
+                    reason: "left by an interrupted compaction; let Apache Kafka finish it first"
+                        .into(),
+                });
+            }
+            _ => {}
+        }
+    }
+    listing.segments.sort_unstable();
+    listing.snapshots.sort_unstable();
+    Ok(listing)
+}
+
+fn load_existing(mut params: OpenParams, path: &Path) -> Result<Log, StorageError> {
+    let dir = params.dir.clone();
+    let Listing {
+        segments,
+        indexed,
+        snapshots,
+    } = list(path)?;
+    let text = read_file(&path.join(PARTITION_METADATA))?.unwrap_or_default();
+    let wanted = params.topic_id.take();
+    params.topic_id = parse_partition_metadata(&text);
+    let clean = dir.had_clean_shutdown();
+    let recovery_point = dir.recovery_point(&params.topic_partition);
+    let checkpointed_start = dir.log_start_offset(&params.topic_partition);
+    let now_ms = params.now_ms;
+    let mut loader = Loader {
+        path,
+        index_interval: u64::try_from(params.config.index_interval_bytes).unwrap_or(0),
+        recovery_point,
+        epochs: LeaderEpochCache::load(path)?,
+        epochs_changed: false,
+    };
+    let jitter_ms = roll_jitter_ms(&params.config);
+    let (closed, active, next_offset, dropped) = if let Some((last, _)) = segments.last() {
+        let floor = segments.partition_point(|(base, _)| *base <= recovery_point);
+        let first_unflushed = if clean {
+            segments.len()
+        } else {
+            floor.max(1) - 1
+        };
+        let end = LoadedEnd {
+            active: ActiveSegment::new(*last, 0, now_ms, jitter_ms),
+            next_offset: *last,
+        };
+        loader.load_segments(&segments, &indexed, first_unflushed, end)?
+    } else {
+        let active = ActiveSegment::create(path, checkpointed_start, now_ms, jitter_ms)
+            .map_err(|e| StorageError::io("create log in", path, e))?;
+        (Vec::new(), active, checkpointed_start, Vec::new())
+    };
+    let Loader {
+        epochs,
+        epochs_changed,
+        ..
+    } = loader;
+    let mut log = assemble(params, path, closed, active);
+    log.next_offset = next_offset;
+    log.leader_epochs = epochs;
+    log.recovery_point = if clean {
+        next_offset
+    } else {
+        recovery_point.min(next_offset)
+    };
+    log.snapshots = snapshots;
+    for base_offset in dropped {
+        log.delete_segment_files(base_offset)?;
+    }
+    if next_offset < checkpointed_start {
+        warn!(tp = %log.topic_partition, next_offset, checkpointed_start, "log ends before its start offset, deleting its segments");
+        log.truncate_fully_and_start_at(checkpointed_start)?;
+    }
+    log.log_start_offset = log.log_start_offset.max(checkpointed_start);
+    let cut = log.leader_epochs.truncate_from_end(log.next_offset);
+    if log.leader_epochs.truncate_from_start(log.log_start_offset) || cut || epochs_changed {
+        log.store_epochs(false)?;
+    }
+    log.remove_stray_snapshots()?;
+    log.rebuild_producers(clean)?;
+    if let Some(id) = wanted {
+        log.set_topic_id(id)?;
+    }
+    Ok(log)
+}
+
+struct Loader<'a> {
+    path: &'a Path,
+    index_interval: u64,
+    recovery_point: Offset,
+    epochs: LeaderEpochCache,
+    epochs_changed: bool,
+}
+
+/// The last segment so far and where the log ends.
+struct LoadedEnd {
+    active: ActiveSegment,
+    next_offset: Offset,
+}
+
+/// Closed segments, the active one, the log's end, and base offsets of segments to drop.
+type Loaded = (Vec<ClosedSegment>, ActiveSegment, Offset, Vec<Offset>);
+
+/// One segment after recovery.
+struct Recovered {
+    size: u64,
+    next_offset: Offset,
+    indexes: Indexes,
+    torn: bool,
+}
+
+impl Loader<'_> {
+    fn load_segments(
+        &mut self,
+        segments: &[(Offset, u64)],
+        indexed: &[Offset],
+        first_unflushed: usize,
+        mut end: LoadedEnd,
+    ) -> Result<Loaded, StorageError> {
+        let mut closed = Vec::with_capacity(segments.len() - 1);
+        for (at, (base, size)) in segments.iter().copied().enumerate() {
+            let is_last = at + 1 == segments.len();
+            let mut segment = ActiveSegment::new(base, size, 0, 0);
+            let mut torn = false;
+            let next_offset = if at < first_unflushed && (size == 0 || indexed.contains(&base)) {
+                if is_last {
+                    self.end_of(base, size)?
+                } else {
+                    Some(base)
+                }
+            } else {
+                None
+            };
+            let next_offset = match next_offset {
+                Some(next_offset) => next_offset,
+                None => {
+                    let recovered = self.recover(base, size)?;
+                    segment = ActiveSegment::new(base, recovered.size, 0, 0);
+                    segment.set_indexes(recovered.indexes);
+                    write_index_files(self.path, &mut segment)
+                        .map_err(|e| StorageError::io("index segment in", self.path, e))?;
+                    torn = recovered.torn;
+                    recovered.next_offset
+                }
+            };
+            if is_last || torn {
+                end.next_offset = next_offset;
+                end.active.base_offset = base;
+                end.active.size = segment.size;
+                let dropped = segments[at + 1..].iter().map(|(base, _)| *base).collect();
+                return Ok((closed, end.active, end.next_offset, dropped));
+            }
+            closed.push(segment.into_closed());
+        }
+        unreachable!("the loop returns at the last segment");
+    }
+
+    fn open(&self, base: Offset) -> Result<File, StorageError> {
+        let path = segment_file(self.path, base, LOG);
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(|e| StorageError::io("open", &path, e))
+    }
+
+    /// Where a segment that was closed in order ends; `None` if it does not end with a whole batch after all.
+    fn end_of(&self, base: Offset, size: u64) -> Result<Option<Offset>, StorageError> {
+        if size == 0 {
+            return Ok(Some(base));
+        }
+        let path = segment_file(self.path, base, LOG);
+        let file = self.open(base)?;
+        let read = || -> io::Result<Option<Offset>> {
+            let from = position_in_file(&segment_file(self.path, base, INDEX), base, i64::MAX)?;
+            let mut next_offset = None;
+            let mut scanner = BatchScanner::new(&file, from, size, REPLAY_CHUNK);
+            while let Some(batch) = scanner.next_header()? {
+                if batch.header.base_offset < next_offset.unwrap_or(base) {
+                    return Ok(None);
+                }
+                next_offset = Some(batch.header.next_offset());
+            }
+            Ok(next_offset.filter(|_| scanner.position() == size))
+        };
+        read().map_err(|e| StorageError::io("read", &path, e))
+    }
+
+    /// Reads a whole segment and cuts off what is no sound batch (Kafka's `LogSegment.recover`).
+    fn recover(&mut self, base: Offset, size: u64) -> Result<Recovered, StorageError> {
+        let path = segment_file(self.path, base, LOG);
+        let file = self.open(base)?;
+        let failed = |e| StorageError::io("recover", &path, e);
+        let mut indexes = Indexes::new(base);
+        let mut largest = TimestampOffset {
+            timestamp: NO_TIMESTAMP,
+            offset: base,
+        };
+        let (mut valid, mut last_entry, mut next_offset) = (0, 0, base);
+        let mut scanner = BatchScanner::new(&file, 0, size, RECOVERY_CHUNK);
+        while let Some(batch) = scanner.next_header().map_err(failed)? {
+            let header = batch.header;
+            let sound = header.last_offset_delta >= 0
+                && header.base_offset >= next_offset
+                && header.last_offset().saturating_sub(base) <= i64::from(i32::MAX)
+                && check_crc(&header, scanner.batch_bytes(&batch).map_err(failed)?).is_ok();
+            if !sound {
+                break;
+            }
+            if header.max_timestamp > largest.timestamp {
+                largest = TimestampOffset {
+                    timestamp: header.max_timestamp,
+                    offset: header.last_offset(),
+                };
+            }
+            if valid - last_entry > self.index_interval {
+                indexes.append_offset(header.last_offset(), valid);
+                indexes.maybe_append_time(largest);
+                last_entry = valid;
+            }
+            if self.epochs.latest_epoch() < Some(header.partition_leader_epoch) {
+                self.epochs_changed |= self
+                    .epochs
+                    .assign(header.partition_leader_epoch, header.base_offset);
+            }
+            valid = batch.end();
+            next_offset = header.next_offset();
+        }
+        indexes.maybe_append_time(largest);
+        let torn = valid < size;
+        if torn {
+            if next_offset < self.recovery_point {
+                return Err(StorageError::Corrupt {
+                    path,
+                    offset: next_offset,
+                    reason: format!("damaged below the recovery point {}", self.recovery_point),
+                });
+            }
+            warn!(path = %path.display(), valid, size, next_offset, "cutting off the torn end of a segment");
+            file.set_len(valid)
+                .and_then(|()| file.sync_data())
+                .map_err(failed)?;
+        } else {
+            info!(path = %path.display(), next_offset, "recovered segment");
+        }
+        Ok(Recovered {
+            size: valid,
+            next_offset,
+            indexes,
+            torn,
+        })
+    }
+}
+
+impl Log {
+    /// Keeps the snapshots that belong to segments, and the latest.
+    fn remove_stray_snapshots(&mut self) -> Result<(), StorageError> {
+        let bases: Vec<Offset> = self.closed.iter().map(|s| s.base_offset).collect();
+        let latest = self.snapshots.last().copied();
+        for offset in std::mem::take(&mut self.snapshots) {
+            let kept = Some(offset) == latest
+                || offset == self.active.base_offset
+                || bases.binary_search(&offset).is_ok();
+            if kept {
+                self.snapshots.push(offset);
+            } else {
+                self.remove_snapshot(offset)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_snapshot(&self, offset: Offset) -> Result<(), StorageError> {
+        let path = segment_file(&self.path, offset, SNAPSHOT);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.io_error("remove", &path, e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sets the producer state to what it is at the log's end: the latest good snapshot, and the batches behind it.
+    pub(super) fn rebuild_producers(&mut self, clean: bool) -> Result<(), StorageError> {
+        let (start, end) = (self.log_start_offset, self.next_offset);
+        for offset in std::mem::take(&mut self.snapshots) {
+            if offset > end || offset <= start {
+                self.remove_snapshot(offset)?;
+            } else {
+                self.snapshots.push(offset);
+            }
+        }
+        // After a clean stop a log without snapshot never had an idempotent producer.
+        let from = self
+            .load_snapshot(self.now_ms)?
+            .unwrap_or(if clean { end } else { start });
+        self.last_snapshot_offset = from;
+        if from < end {
+            self.replay_producers(from)?;
+        }
+        self.producers.map_end_offset = end;
+        Ok(())
+    }
+
+    /// Loads the latest snapshot that is not damaged and returns its offset.
+    fn load_snapshot(&mut self, now_ms: TimestampMs) -> Result<Option<Offset>, StorageError> {
+        self.producers.clear(self.log_start_offset);
+        while let Some(offset) = self.snapshots.last().copied() {
+            let path = segment_file(&self.path, offset, SNAPSHOT);
+            let bytes = read_file(&path).map_err(|e| self.dir.fail(e))?;
+            if let Some(entries) = bytes.and_then(|bytes| producer_snapshot::decode(&bytes)) {
+                for (id, entry) in entries {
+                    if !is_expired(&entry, now_ms, self.producer_id_expiration_ms) {
+                        self.producers.restore(id, entry);
+                    }
+                }
+                return Ok(Some(offset));
+            }
+            warn!(path = %path.display(), "dropping a damaged producer snapshot");
+            self.remove_snapshot(offset)?;
+            self.snapshots.pop();
+        }
+        Ok(None)
+    }
+
+    fn replay_producers(&mut self, from: Offset) -> Result<(), StorageError> {
+        let mut segments: Vec<(Offset, u64)> = self
+            .closed
+            .iter()
+            .map(|s| (s.base_offset, s.size))
+            .collect();
+        segments.push((self.active.base_offset, self.active.size));
+        let first = segments.partition_point(|(base, _)| *base <= from);
+        for (base, size) in segments.split_off(first.max(1) - 1) {
+            if size > 0 {
+                let path = segment_file(&self.path, base, LOG);
+                self.replay_segment(&path, size, from)
+                    .map_err(|e| self.io_error("read", &path, e))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn replay_segment(&mut self, path: &Path, size: u64, from: Offset) -> io::Result<()> {
+        let file = File::open(path)?;
+        let mut scanner = BatchScanner::new(&file, 0, size, REPLAY_CHUNK);
+        while let Some(batch) = scanner.next_header()? {
+            let header = batch.header;
+            if !header.has_producer_id() || header.base_offset < from {
+                continue;
+            }
+            if header.is_control() {
+                let bytes = scanner.batch_bytes(&batch)?;
+                if let Some(marker) = parse_end_txn_marker(&header, bytes) {
+                    self.producers.end_transaction(&header, marker);
+                }
+            } else {
+                self.producers.update(&header);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,292 @@
+//! Appending, reading, rolling, deleting, truncating, timestamps.
+
+use super::*;
+
+#[test]
+fn appended_batches_read_back_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open_with(dir.path(), &config(|_| {}));
+    let infos = log
+        .append_as_leader(
+            &[batch(2, 10, NOW), batch(3, 10, NOW), batch(1, 10, NOW)],
+            4,
+            NOW,
+        )
+        .unwrap();
+    let offsets: Vec<_> = infos
+        .into_iter()
+        .map(|info| {
+            info.map(|info| (info.first_offset, info.last_offset))
+                .unwrap()
+        })
+        .collect();
+    assert_eq!(offsets, [(0, 1), (2, 4), (5, 5)]);
+    assert_eq!(read_all(&log, 0), offsets);
+    assert_eq!(
+        read_all(&log, 3),
+        offsets[1..],
+        "an offset inside a batch gives the batch"
+    );
+    assert_eq!(log.leader_epochs().entries(), [(4, 0)]);
+    let slice = log.read(0, 1 << 20, 5, true).unwrap();
+    let last = Batches::new(slice.read_bytes().unwrap())
+        .last()
+        .unwrap()
+        .unwrap()
+        .0;
+    assert_eq!(last.last_offset(), 4, "max_offset is exclusive");
+    assert_eq!(last.partition_leader_epoch, 4);
+    assert!(log.read(6, 100, 6, true).unwrap().is_empty());
+    assert!(matches!(
+        log.read(7, 100, 6, true),
+        Err(ReadError::OutOfRange { .. })
+    ));
+}
+
+#[test]
+fn the_first_batch_is_whole_only_where_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open_with(dir.path(), &config(|_| {}));
+    let size = batch(1, 500, NOW).size_bytes();
+    append(&mut log, batch(1, 500, NOW));
+    append(&mut log, batch(1, 500, NOW));
+    assert_eq!(log.read(0, 10, 2, true).unwrap().len, size);
+    let slice = log.read(0, 10, 2, false).unwrap();
+    assert!(slice.is_empty() && slice.first_batch_incomplete);
+    assert_eq!(
+        log.read(0, size + 7, 2, true).unwrap().len,
+        size + 7,
+        "the last may be cut"
+    );
+}
+
+#[test]
+fn segments_roll_by_size_and_reads_end_with_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let size = batch(1, 100, NOW).size_bytes();
+    let config = config(|c| c.segment_bytes = 3 * size as i32);
+    let mut log = open_with(dir.path(), &config);
+    let many: Vec<_> = (0..10).map(|_| batch(1, 100, NOW)).collect();
+    assert_eq!(log.append_as_leader(&many, 0, NOW).unwrap().len(), 10);
+    assert_eq!(log.segments_count(), 4);
+    assert_eq!(log.read(1, 1 << 20, 10, true).unwrap().len, 2 * size);
+    assert_eq!(read_all(&log, 0).len(), 10);
+    assert_eq!(log.size_bytes(), 10 * size as u64);
+    stop_cleanly(log);
+    let log = open_with(dir.path(), &config);
+    assert_eq!((log.segments_count(), log.next_offset()), (4, 10));
+    assert_eq!(read_all(&log, 4).len(), 6);
+}
+
+#[test]
+fn segments_roll_when_their_first_timestamp_is_old() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open_with(dir.path(), &config(|c| c.segment_ms = 1000));
+    append(&mut log, batch(1, 10, NOW));
+    append(&mut log, batch(1, 10, NOW + 1000));
+    assert_eq!(log.segments_count(), 1);
+    append(&mut log, batch(1, 10, NOW + 1001));
+    assert_eq!(log.segments_count(), 2, "record time counts, not the clock");
+    // Without timestamps the clock counts.
+    append(&mut log, batch(1, 10, NOW + 3000));
+    assert_eq!(log.segments_count(), 3);
+}
+
+#[test]
+fn segments_roll_when_the_index_is_full_or_offsets_do_not_fit() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open_with(
+        dir.path(),
+        &config(|c| {
+            c.index_interval_bytes = 1;
+            c.segment_index_bytes = 36;
+        }),
+    );
+    for i in 0..10 {
+        append(&mut log, batch(1, 10, NOW + i));
+    }
+    assert!(log.segments_count() > 2);
+    let mut far = BatchBuilder::new().base_offset(1 << 40);
+    far.append(NOW, None, None);
+    let info = log.append_as_follower(far.build(), NOW).unwrap();
+    assert_eq!(
+        (info.first_offset, log.next_offset()),
+        (1 << 40, (1 << 40) + 1)
+    );
+    assert_eq!(read_all(&log, 0).last(), Some(&(1 << 40, 1 << 40)));
+}
+
+#[test]
+fn moving_the_start_up_deletes_whole_segments_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let size = batch(1, 100, NOW).size_bytes() as i32;
+    let config = config(|c| c.segment_bytes = 2 * size);
+    let mut log = open_with(dir.path(), &config);
+    for _ in 0..6 {
+        append(&mut log, batch(1, 100, NOW));
+    }
+    log.increment_log_start_offset(3).unwrap();
+    assert_eq!((log.log_start_offset(), log.segments_count()), (3, 2));
+    assert!(matches!(
+        log.read(2, 1, 6, true),
+        Err(ReadError::OutOfRange { .. })
+    ));
+    assert_eq!(read_all(&log, 3).len(), 3);
+    let deleted = log.take_deleted_files();
+    assert!(
+        deleted
+            .iter()
+            .all(|p| p.to_str().unwrap().ends_with(".deleted") && p.exists())
+    );
+    assert_eq!(log.leader_epochs().entries(), [(0, 3)]);
+    stop_cleanly(log);
+    let log = open_with(dir.path(), &config);
+    assert_eq!(log.log_start_offset(), 3);
+    assert!(
+        deleted.iter().all(|p| !p.exists()),
+        "a start removes what was left to delete"
+    );
+}
+
+#[test]
+fn truncating_goes_back_over_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    let size = batch(1, 100, NOW).size_bytes() as i32;
+    let config = config(|c| {
+        c.segment_bytes = 2 * size;
+        c.index_interval_bytes = 0;
+    });
+    let mut log = open_with(dir.path(), &config);
+    for epoch in 0..6 {
+        log.append_as_leader(&[batch(1, 100, NOW + 10 * i64::from(epoch))], epoch, NOW)
+            .unwrap();
+    }
+    log.truncate_to(3).unwrap();
+    assert_eq!((log.next_offset(), log.segments_count()), (3, 2));
+    assert_eq!(log.leader_epochs().latest_epoch(), Some(2));
+    assert_eq!(read_all(&log, 0).len(), 3);
+    let newest = log.offset_of_max_timestamp().unwrap().unwrap();
+    assert_eq!((newest.offset, newest.timestamp), (2, NOW + 20));
+    append(&mut log, batch(1, 100, NOW + 100));
+    assert_eq!(read_all(&log, 0).len(), 4);
+    log.truncate_to(0).unwrap();
+    assert_eq!((log.next_offset(), log.size_bytes()), (0, 0));
+    log.truncate_fully_and_start_at(77).unwrap();
+    assert_eq!(append(&mut log, batch(1, 1, NOW)).first_offset, 77);
+    assert_eq!(log.log_start_offset(), 77);
+    stop_cleanly(log);
+    assert_eq!(open_with(dir.path(), &config).next_offset(), 78);
+}
+
+#[test]
+fn offsets_are_found_by_timestamp() {
+    let dir = tempfile::tempdir().unwrap();
+    let size = batch(2, 100, NOW).size_bytes() as i32;
+    let config = config(|c| {
+        c.segment_bytes = 3 * size;
+        c.index_interval_bytes = 0;
+    });
+    let mut log = open_with(dir.path(), &config);
+    assert_eq!(log.offset_of_max_timestamp().unwrap(), None);
+    for i in 0..10 {
+        append(&mut log, batch(2, 100, NOW + 10 * i));
+    }
+    let check = |log: &Log| {
+        for (timestamp, wanted) in [
+            (0, 0),
+            (NOW, 0),
+            (NOW + 1, 1),
+            (NOW + 2, 2),
+            (NOW + 75, 16),
+            (NOW + 91, 19),
+        ] {
+            let found = log.offset_for_timestamp(timestamp, 20).unwrap().unwrap();
+            assert_eq!(found.offset, wanted, "{timestamp}");
+            assert_eq!(found.leader_epoch, Some(0));
+        }
+        assert_eq!(log.offset_for_timestamp(NOW + 92, 20).unwrap(), None);
+        assert_eq!(log.offset_for_timestamp(NOW + 91, 19).unwrap(), None);
+        assert_eq!(log.offset_of_max_timestamp().unwrap().unwrap().offset, 19);
+    };
+    check(&log);
+    stop_cleanly(log);
+    check(&open_with(dir.path(), &config));
+}
+
+#[test]
+fn of_several_newest_records_the_first_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open_with(dir.path(), &config(|_| {}));
+    for timestamp in [5, 9, 9, 3] {
+        append(&mut log, batch(1, 10, timestamp));
+    }
+    assert_eq!(log.offset_of_max_timestamp().unwrap().unwrap().offset, 1);
+}
+
+#[test]
+fn a_deleted_log_leaves_a_directory_to_remove() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(|_| {});
+    let mut log = open_with(dir.path(), &config);
+    append(&mut log, batch(1, 10, NOW));
+    let renamed = log.rename_for_delete().unwrap();
+    let name = renamed.file_name().unwrap().to_str().unwrap().to_owned();
+    assert!(
+        name.starts_with("topic-0.") && name.ends_with("-delete"),
+        "{name}"
+    );
+    assert_eq!(name.len(), "topic-0.".len() + 32 + "-delete".len());
+    assert!(log.append_as_leader(&[batch(1, 1, NOW)], 0, NOW).is_err());
+    // The name is free at once.
+    let again = Log::open(params(log.log_dir(), &config)).unwrap();
+    assert_eq!(again.next_offset(), 0);
+    assert_eq!(again.log_dir().partition_dirs().unwrap().len(), 1);
+    assert_eq!(again.log_dir().remove_deleted_dirs().unwrap(), 1);
+    assert!(!renamed.exists());
+}
+
+#[test]
+fn a_flush_outside_the_lock_moves_the_recovery_point() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open_with(dir.path(), &config(|c| c.flush_messages = 2));
+    assert!(log.begin_flush().is_none());
+    append(&mut log, batch(1, 10, NOW));
+    assert!(!log.flush_due());
+    append(&mut log, batch(1, 10, NOW));
+    assert!(log.flush_due());
+    let job = log.begin_flush().unwrap();
+    append(&mut log, batch(1, 10, NOW));
+    job.run().unwrap();
+    log.finish_flush(&job);
+    assert_eq!(log.recovery_point(), 2);
+    let stale = log.begin_flush().unwrap();
+    log.truncate_to(1).unwrap();
+    log.finish_flush(&stale);
+    assert_eq!(
+        log.recovery_point(),
+        1,
+        "a flush begun before a truncation does not count"
+    );
+}
+
+#[test]
+fn a_failed_write_takes_the_directory_offline_for_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open_with(dir.path(), &config(|_| {}));
+    let seen = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let hook = seen.clone();
+    log.log_dir()
+        .on_offline(move |_| hook.store(true, std::sync::atomic::Ordering::Relaxed));
+    std::fs::remove_dir_all(dir.path().join("topic-0")).unwrap();
+    assert!(log.append_as_leader(&[batch(1, 1, NOW)], 0, NOW).is_err());
+    assert!(log.log_dir().is_offline() && seen.load(std::sync::atomic::Ordering::Relaxed));
+    std::fs::create_dir_all(dir.path().join("topic-0")).unwrap();
+    assert!(matches!(
+        log.append_as_leader(&[batch(1, 1, NOW)], 0, NOW),
+        Err(StorageError::Offline { .. })
+    ));
+    assert!(matches!(
+        log.read(0, 1, 1, true),
+        Err(ReadError::Storage(_))
+    ));
+}
