@@ -67,7 +67,7 @@ fn close_dir(
     let starts = offsets(partitions, log_start_offset);
     let mut ends = Offsets::new();
     for partition in partitions {
-        if let Some(log) = partition.take_log(ErrorCode::NotLeaderOrFollower) {
+        if let Some(mut log) = partition.take_log(ErrorCode::NotLeaderOrFollower) {
             ends.insert(partition.topic_partition.clone(), log.next_offset());
             log.close(false)?;
         }

@@ -296,7 +296,7 @@ impl ReplicaManager {
         info!(topic = %topic.name, %topic_id, "topic deleted");
     }
 
-    fn delete_log(&self, topic_partition: &TopicPartition, log: Log) {
+    fn delete_log(&self, topic_partition: &TopicPartition, mut log: Log) {
         let delay_ms = log.config().file_delete_delay_ms.max(0) as u64;
         match log.rename_for_delete() {
             Ok(path) => self
