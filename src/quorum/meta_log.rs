@@ -65,7 +65,7 @@ pub struct MetaLogParams {
 
 /// Why the metadata log cannot be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum QuorumError {
     #[error("the metadata log cannot be opened: {0}")]
     Storage(#[from] io::Error),
     #[error("raft cannot start: {0}")]
@@ -107,7 +107,7 @@ struct Forward {
 impl OpenraftMetaLog {
     /// Opens or creates the log and joins the quorum. A sole voter starts its election at once; wait for
     /// [`MetaLog::leader`] to see it lead.
-    pub async fn open(params: MetaLogParams) -> Result<Self, OpenError> {
+    pub async fn open(params: MetaLogParams) -> Result<Self, QuorumError> {
         let own_id = params.node_id;
         let clock = params.clock.clone();
         let (log_dir, config, opening) = (params.log_dir, params.config, params.clock);
@@ -126,7 +126,7 @@ impl OpenraftMetaLog {
             StateMachine(Arc::clone(&store)),
         )
         .await
-        .map_err(|error| OpenError::Raft(error.to_string()))?;
+        .map_err(|error| QuorumError::Raft(error.to_string()))?;
         start(&raft, alone, params.voters).await?;
         let (forward, queue) = mpsc::unbounded_channel();
         let inner = Arc::new(Inner {
@@ -175,6 +175,11 @@ impl OpenraftMetaLog {
                 )
             }
         })
+    }
+
+    #[cfg(test)]
+    pub(super) fn inner_id(&self) -> BrokerId {
+        self.inner.own_id
     }
 
     /// Stops raft and leaves the log durable.
@@ -229,7 +234,7 @@ fn is_sole_voter(membership: &Membership, own_id: BrokerId) -> bool {
     membership.nodes().count() == 1 && membership.voter_ids().all(|id| id == raft_id(own_id))
 }
 
-fn raft_config(alone: bool) -> Result<Config, OpenError> {
+fn raft_config(alone: bool) -> Result<Config, QuorumError> {
     let config = Config {
         cluster_name: CLUSTER_METADATA_TOPIC.into(),
         election_timeout_min: ELECTION_TIMEOUT_MIN_MS,
@@ -245,7 +250,7 @@ fn raft_config(alone: bool) -> Result<Config, OpenError> {
     };
     config
         .validate()
-        .map_err(|error| OpenError::Raft(error.to_string()))
+        .map_err(|error| QuorumError::Raft(error.to_string()))
 }
 
 /// First start: writes the voters. A sole voter elects itself, without waiting for a timeout.
@@ -253,8 +258,8 @@ async fn start(
     raft: &MetadataRaft,
     alone: bool,
     voters: BTreeMap<BrokerId, VoterNode>,
-) -> Result<(), OpenError> {
-    let failed = |error: &dyn std::error::Error| OpenError::Raft(error.to_string());
+) -> Result<(), QuorumError> {
+    let failed = |error: &dyn std::error::Error| QuorumError::Raft(error.to_string());
     let initialized = raft.is_initialized().await.map_err(|e| failed(&e))?;
     if !initialized {
         let voters: BTreeMap<u64, VoterNode> = voters

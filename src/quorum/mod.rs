@@ -10,6 +10,7 @@ mod log_storage;
 mod meta_log;
 mod network;
 mod sidecar;
+mod start;
 mod state_machine;
 mod store;
 mod subscriber;
@@ -20,7 +21,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use meta_log::{MetaLogParams, OpenError, OpenraftMetaLog};
+pub use meta_log::{MetaLogParams, OpenraftMetaLog, QuorumError};
 pub use network::{NoTransport, RaftRequest, RaftResponse, Transport, TransportError};
 pub use state_machine::CheckpointFile;
 pub use types::{AppliedEntry, Proposal, TypeConfig, VoterEndpoint, VoterNode};
