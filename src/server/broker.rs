@@ -28,7 +28,7 @@ use crate::group::{GroupConfig, GroupCoordinator};
 use crate::log::{LogDir, LogDirs, StorageError};
 use crate::metadata::{Images, Loader, LoaderParams, Publisher, SnapshotPolicy};
 use crate::metrics::Metrics;
-use crate::quorum::{MetaLog, MetaLogParams, NoTransport, OpenError, OpenraftMetaLog, VoterNode};
+use crate::quorum::{MetaLog, MetaLogParams, NoTransport, OpenraftMetaLog, QuorumError, VoterNode};
 use crate::replica::{ReplicaManager, SessionCache};
 use crate::types::BrokerId;
 
@@ -56,7 +56,7 @@ pub enum StartError {
         protocol: &'static str,
     },
     #[error("metadata quorum: {0}")]
-    Quorum(#[from] OpenError),
+    Quorum(#[from] QuorumError),
     #[error(transparent)]
     Register(#[from] RegistrationRefused),
 }
