@@ -179,7 +179,7 @@ func franzConfigs() error {
 		}
 		return "none"
 	}
-	if err := equal("created with", read(), value); err != nil {
+	if err := eventually("value "+value, 5, func() bool { return read() == value }); err != nil {
 		return err
 	}
 	other := "654321"

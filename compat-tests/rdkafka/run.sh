@@ -8,8 +8,9 @@ LIST=$PWD/not-yet
 apt_need build-essential cmake pkg-config libssl-dev zlib1g-dev libcurl4-openssl-dev
 DIR=$(crate_source rdkafka 0.39.0) || exit 1
 cd "$DIR" || exit 1
-# one test expects the port 9092; ours is free
+# some tests expect the port 9092; ours is a free one
+sed -i 's/\.set("bootstrap.servers", "localhost")/.set("bootstrap.servers", get_bootstrap_server().as_str())/' tests/test_high_producers.rs
 sed -i 's/\.port(), 9092)/.port().to_string(), get_bootstrap_server().rsplit(":").next().unwrap())/' tests/test_metadata.rs
-BROKER_NODE_ID=0 start_broker num.partitions=3 || exit 1
+BROKER_NODE_ID=0 start_broker num.partitions=3 offsets.topic.num.partitions=5 || exit 1
 KAFKA_HOST=$BOOTSTRAP crate_suite "$LIST" 1 --features cmake-build,ssl --tests
 finish
