@@ -1,19 +1,37 @@
 //! The loop that owns the newest state: takes requests one by one, proposes what they decide, answers when it is committed.
+//!
+//! ```text
+//! standby --(this node leads, image has caught up)--> active --(leadership or a proposal is lost)--> standby
+//! ```
+//!
+//! While active, decisions build on the speculative image: the committed one plus everything proposed. Proposals are
+//! committed in order or not at all, so one that fails takes all later ones with it; then the image is thrown away.
+//! While nobody is known to lead, requests wait; where somebody else leads they get NOT_CONTROLLER.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
 
+use super::cluster_control::{self, Heartbeats};
+use super::feature_control;
 use super::handle::{Handle, Operation};
-use super::outcome::Settings;
+use super::outcome::{Settings, Turn};
+use super::rng::Rng;
 use crate::clock::Clock;
-use crate::metadata::Images;
-use crate::protocol::ErrorCode;
-use crate::quorum::MetaLog;
+use crate::metadata::{Images, MetadataDelta, MetadataImage};
+use crate::protocol::metadata_records::MetadataRecord;
+use crate::protocol::{Error, ErrorCode};
+use crate::quorum::{BoxFuture, LeaderAndEpoch, MetaLog, ProposeError, RECORDS_PER_BATCH_MAX};
+use crate::types::{LeaderEpoch, Offset};
 
 /// Requests that wait for the loop; more have to wait with their senders.
 const OPERATIONS_MAX: usize = 1024;
+/// Proposals under way at the same time; the log commits them in groups.
+const IN_FLIGHT_MAX: usize = 256;
 
 /// What a controller is made of.
 pub struct ControllerParams {
@@ -34,13 +52,255 @@ impl Controller {
     pub fn start(params: ControllerParams) -> Handle {
         let (operations, requests) = mpsc::channel(OPERATIONS_MAX);
         let handle = Handle::new(operations, params.images.clone(), params.clock.clone());
-        tokio::spawn(run(params, requests));
+        let event_loop = EventLoop {
+            params,
+            requests,
+            rng: Rng::random(),
+            active: None,
+            in_flight: VecDeque::new(),
+        };
+        tokio::spawn(event_loop.run());
         handle
     }
 }
 
-async fn run(params: ControllerParams, mut requests: mpsc::Receiver<Box<dyn Operation>>) {
-    while let Some(Some(operation)) = params.shutdown.run_until_cancelled(requests.recv()).await {
-        operation.complete(Err(ErrorCode::NotController.into()));
+/// The state of an active controller.
+struct Active {
+    epoch: LeaderEpoch,
+    /// Includes what is proposed.
+    image: MetadataImage,
+    heartbeats: Heartbeats,
+}
+
+/// A proposal (or an answer that rests on those before it) that is not committed yet.
+struct InFlight {
+    committed: BoxFuture<'static, Result<Offset, ProposeError>>,
+    /// Whom to answer then.
+    operation: Option<Box<dyn Operation>>,
+}
+
+struct EventLoop {
+    params: ControllerParams,
+    requests: mpsc::Receiver<Box<dyn Operation>>,
+    rng: Rng,
+    active: Option<Active>,
+    in_flight: VecDeque<InFlight>,
+}
+
+fn not_controller() -> Error {
+    ErrorCode::NotController.into()
+}
+
+impl EventLoop {
+    async fn run(mut self) {
+        let shutdown = self.params.shutdown.clone();
+        shutdown.run_until_cancelled(self.turn_forever()).await;
+        self.resign("the node is stopping");
+    }
+
+    /// Ends when all handles or the log are gone.
+    async fn turn_forever(&mut self) {
+        let mut leader = self.params.log.leader();
+        self.follow_leader(&mut leader).await;
+        loop {
+            let leader_known = leader.borrow().leader_id.is_some();
+            let room = self.in_flight.len() < IN_FLIGHT_MAX;
+            let expiry = self.until_next_expiry();
+            tokio::select! {
+                biased;
+                changed = leader.changed() => match changed {
+                    Ok(()) => self.follow_leader(&mut leader).await,
+                    Err(_) => return,
+                },
+                result = first_committed(&mut self.in_flight), if !self.in_flight.is_empty() => {
+                    self.finish_first(result);
+                }
+                () = tokio::time::sleep(expiry.unwrap_or_default()), if expiry.is_some() => {
+                    self.fence_stale_brokers();
+                }
+                operation = self.requests.recv(), if leader_known && room => match operation {
+                    Some(operation) => self.take(operation),
+                    None => return,
+                },
+            }
+        }
+    }
+
+    /// Becomes active or standby as the quorum says.
+    async fn follow_leader(&mut self, leader: &mut watch::Receiver<LeaderAndEpoch>) {
+        loop {
+            let current = *leader.borrow_and_update();
+            if current.leader_id != Some(self.params.settings.node_id) {
+                self.resign("another node leads, or none");
+                return;
+            }
+            if self
+                .active
+                .as_ref()
+                .is_some_and(|active| active.epoch == current.epoch)
+            {
+                return;
+            }
+            self.resign("a new epoch has begun");
+            let end_offset = self.params.log.end_offset();
+            tokio::select! {
+                image = self.params.images.wait_for_loaded(end_offset - 1) => {
+                    self.activate(current.epoch, MetadataImage::clone(&image));
+                    return;
+                }
+                changed = leader.changed() => if changed.is_err() {
+                    return;
+                },
+            }
+        }
+    }
+
+    fn activate(&mut self, epoch: LeaderEpoch, image: MetadataImage) {
+        info!(
+            epoch,
+            offset = image.last_offset,
+            "this node is the active controller"
+        );
+        let fresh = image.is_empty();
+        let heartbeats = Heartbeats::start(&image, self.params.clock.monotonic_ms());
+        self.active = Some(Active {
+            epoch,
+            image,
+            heartbeats,
+        });
+        if fresh {
+            info!("writing the first records of a new cluster");
+            self.propose(feature_control::bootstrap_records(), None);
+        }
+    }
+
+    fn resign(&mut self, why: &str) {
+        if self.active.take().is_some() {
+            info!(why, "this node is no longer the active controller");
+        }
+        for in_flight in self.in_flight.drain(..) {
+            if let Some(operation) = in_flight.operation {
+                operation.complete(Err(not_controller()));
+            }
+        }
+    }
+
+    fn take(&mut self, mut operation: Box<dyn Operation>) {
+        if operation.deadline_ms() <= self.params.clock.monotonic_ms() {
+            operation.complete(Err(ErrorCode::RequestTimedOut.into()));
+            return;
+        }
+        match self.run_turn(|turn| operation.run(turn)) {
+            Some(records) => self.propose(records, Some(operation)),
+            None => operation.complete(Err(not_controller())),
+        }
+    }
+
+    /// Lets `decide` look at the newest state; none when this node is not active.
+    fn run_turn<R>(&mut self, decide: impl FnOnce(&mut Turn<'_>) -> R) -> Option<R> {
+        let active = self.active.as_mut()?;
+        if self.in_flight.is_empty() {
+            // Share memory with the committed image again.
+            let loaded = self.params.images.loaded();
+            if loaded.last_offset >= active.image.last_offset {
+                active.image = MetadataImage::clone(&loaded);
+            }
+        }
+        let mut turn = Turn {
+            image: &active.image,
+            settings: &self.params.settings,
+            now_ms: self.params.clock.monotonic_ms(),
+            next_offset: self.params.log.end_offset(),
+            rng: &mut self.rng,
+            heartbeats: &mut active.heartbeats,
+        };
+        Some(decide(&mut turn))
+    }
+
+    /// Proposes `records` in as many batches as needed; `operation` is answered when they, and all before, are committed.
+    fn propose(&mut self, records: Vec<MetadataRecord>, operation: Option<Box<dyn Operation>>) {
+        let Some(active) = &mut self.active else {
+            return;
+        };
+        if records.is_empty() {
+            let offset = active.image.last_offset;
+            let committed: BoxFuture<'static, _> = Box::pin(std::future::ready(Ok(offset)));
+            self.in_flight.push_back(InFlight {
+                committed,
+                operation,
+            });
+            return;
+        }
+        let mut changes = MetadataDelta::default();
+        let mut records = records.into_iter().peekable();
+        let mut operation = operation;
+        while records.peek().is_some() {
+            let batch: Vec<MetadataRecord> = records.by_ref().take(RECORDS_PER_BATCH_MAX).collect();
+            for record in &batch {
+                if let Err(reason) = active.image.apply(record, &mut changes) {
+                    error!(?record, %reason, "a new metadata record does not fit the image");
+                }
+            }
+            active.image.last_offset = self.params.log.end_offset() + batch.len() as Offset - 1;
+            active.image.epoch = active.epoch;
+            let committed = self.params.log.propose(active.epoch, batch);
+            let operation = operation.take_if(|_| records.peek().is_none());
+            self.in_flight.push_back(InFlight {
+                committed,
+                operation,
+            });
+        }
+    }
+
+    fn finish_first(&mut self, result: Result<Offset, ProposeError>) {
+        let Some(first) = self.in_flight.pop_front() else {
+            return;
+        };
+        match result {
+            Ok(offset) => {
+                if let Some(operation) = first.operation {
+                    operation.complete(Ok(offset));
+                }
+            }
+            Err(reason) => {
+                warn!(%reason, "metadata records were not committed");
+                if let Some(operation) = first.operation {
+                    operation.complete(Err(not_controller()));
+                }
+                self.resign("its proposals are no longer accepted");
+            }
+        }
+    }
+
+    fn session_timeout_ms(&self) -> i64 {
+        i64::from(self.params.settings.config.broker_session_timeout_ms)
+    }
+
+    fn until_next_expiry(&self) -> Option<Duration> {
+        let active = self.active.as_ref()?;
+        let timeout_ms = self.session_timeout_ms();
+        let expiry_ms = active
+            .heartbeats
+            .next_expiry_ms(&active.image, timeout_ms)?;
+        let wait_ms = expiry_ms - self.params.clock.monotonic_ms();
+        Some(Duration::from_millis(wait_ms.max(0).unsigned_abs()))
+    }
+
+    fn fence_stale_brokers(&mut self) {
+        // One broker at a time: each decision must see the one before.
+        while let Some(records) = self.run_turn(cluster_control::fence_stale_broker) {
+            if records.is_empty() {
+                return;
+            }
+            self.propose(records, None);
+        }
+    }
+}
+
+/// Waits for the oldest proposal, which stays in the queue.
+async fn first_committed(in_flight: &mut VecDeque<InFlight>) -> Result<Offset, ProposeError> {
+    match in_flight.front_mut() {
+        Some(first) => first.committed.as_mut().await,
+        None => std::future::pending().await,
     }
 }

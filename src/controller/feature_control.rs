@@ -1,15 +1,162 @@
-//! Finalized feature levels.
+//! Finalized feature levels (KIP-584).
 
+use kafka_protocol::messages::update_features_request::FeatureUpdateKey;
+use kafka_protocol::messages::update_features_response::UpdatableFeatureResult;
 use kafka_protocol::messages::{UpdateFeaturesRequest, UpdateFeaturesResponse};
 
 use super::failure;
 use super::outcome::{Outcome, Turn};
-use crate::protocol::ErrorCode;
+use crate::metadata::features::{self, METADATA_VERSION, SUPPORTED_FEATURES};
+use crate::metadata::{ConfigResource, MetadataImage};
+use crate::protocol::metadata_records::{ConfigRecord, FeatureLevelRecord, MetadataRecord};
+use crate::protocol::{Error, ErrorCode};
 
-/// UpdateFeatures.
+const UPGRADE: i8 = 1;
+const SAFE_DOWNGRADE: i8 = 2;
+const UNSAFE_DOWNGRADE: i8 = 3;
+/// Metadata.version 4.0-IV1, the first with eligible leader replicas; 3.7-IV2 would be what partition records need.
+const OLDEST_WITHOUT_LOSS: i16 = 17;
+
+/// The first records of a new cluster: what `kafka-storage format` of 4.3.1 finalizes.
+pub(super) fn bootstrap_records() -> Vec<MetadataRecord> {
+    let finalized = SUPPORTED_FEATURES.iter();
+    // kraft.version is not a metadata record: the quorum keeps it.
+    let finalized = finalized.filter(|feature| feature.name != features::KRAFT_VERSION);
+    let mut records: Vec<MetadataRecord> = finalized
+        .map(|feature| {
+            let record = FeatureLevelRecord {
+                name: feature.name.to_string(),
+                feature_level: feature.max_level,
+            };
+            record.into()
+        })
+        .collect();
+    // Eligible leader replicas need a minimum that is the same for all brokers.
+    let resource = ConfigResource::default_broker();
+    let record = ConfigRecord {
+        resource_type: resource.kind.code(),
+        resource_name: resource.name.to_string(),
+        name: "min.insync.replicas".to_string(),
+        value: Some("1".to_string()),
+    };
+    records.push(record.into());
+    records
+}
+
+/// UpdateFeatures: all updates or none.
 pub(super) fn update_features(
-    _: &mut Turn<'_>,
-    _: &UpdateFeaturesRequest,
+    turn: &mut Turn<'_>,
+    request: &UpdateFeaturesRequest,
 ) -> Outcome<UpdateFeaturesResponse> {
-    Outcome::unchanged(failure::update_features(ErrorCode::NotController.into()))
+    let mut records = Vec::new();
+    for update in &request.feature_updates {
+        match update_feature(turn.image, update) {
+            Ok(record) => records.extend(record),
+            Err(error) => {
+                let why = error.message.unwrap_or_default();
+                let message = format!("no feature was updated, because of one: {why}");
+                let response = failure::update_features(Error::new(error.code, message));
+                return Outcome::unchanged(response);
+            }
+        }
+    }
+    if request.validate_only {
+        records.clear();
+    }
+    // Only versions 0 and 1 carry results per feature; the encoder drops them in later ones.
+    let results = request.feature_updates.iter();
+    let results = results
+        .map(|update| UpdatableFeatureResult::default().with_feature(update.feature.clone()));
+    let response = UpdateFeaturesResponse::default().with_results(results.collect());
+    Outcome::new(records, response)
+}
+
+/// The upgrade type; v0 has only a flag for downgrades.
+fn upgrade_type(update: &FeatureUpdateKey) -> i8 {
+    match update.upgrade_type {
+        UPGRADE if update.allow_downgrade => SAFE_DOWNGRADE,
+        kind => kind,
+    }
+}
+
+fn update_feature(
+    image: &MetadataImage,
+    update: &FeatureUpdateKey,
+) -> Result<Option<MetadataRecord>, Error> {
+    let (name, level): (&str, i16) = (&update.feature, update.max_version_level);
+    let refuse = |why: String| {
+        let message = format!("{name} cannot get level {level}: {why}");
+        Err(Error::new(ErrorCode::InvalidUpdateVersion, message))
+    };
+    let kind = upgrade_type(update);
+    if !matches!(kind, UPGRADE | SAFE_DOWNGRADE | UNSAFE_DOWNGRADE) {
+        return refuse("unknown upgrade type".into());
+    }
+    if level < 0 {
+        return refuse("a level cannot be negative".into());
+    }
+    if let Some(why) = reason_not_supported(image, name, level) {
+        return refuse(why);
+    }
+    let current = image.features.level(name);
+    if level < current && kind == UPGRADE {
+        return refuse("a downgrade needs the upgrade type safe or unsafe downgrade".into());
+    }
+    if level > current && kind != UPGRADE {
+        return refuse("a downgrade cannot lead to a higher level".into());
+    }
+    if name == features::KRAFT_VERSION {
+        if level == current {
+            return Ok(None);
+        }
+        return refuse("the quorum's version cannot be changed here".into());
+    }
+    if name == METADATA_VERSION && level < current {
+        return refuse_lossy_downgrade(level, kind)
+            .map_or_else(refuse, |()| Ok(Some(level_record(name, level))));
+    }
+    if name == METADATA_VERSION && level == current {
+        return Ok(None);
+    }
+    Ok(Some(level_record(name, level)))
+}
+
+fn level_record(name: &str, feature_level: i16) -> MetadataRecord {
+    let name = name.to_string();
+    FeatureLevelRecord {
+        name,
+        feature_level,
+    }
+    .into()
+}
+
+fn refuse_lossy_downgrade(level: i16, kind: i8) -> Result<(), String> {
+    if level >= OLDEST_WITHOUT_LOSS {
+        return Ok(());
+    }
+    Err(match kind {
+        UNSAFE_DOWNGRADE => "unsafe downgrades are not supported".into(),
+        _ => "the downgrade might lose metadata".into(),
+    })
+}
+
+fn reason_not_supported(image: &MetadataImage, name: &str, level: i16) -> Option<String> {
+    let Some(feature) = features::supported(name) else {
+        return (level != 0).then(|| "the controller does not know the feature".to_string());
+    };
+    let in_range = |min: i16, max: i16| level == 0 && min == 0 || (min..=max).contains(&level);
+    if !in_range(feature.min_level, feature.max_level) {
+        let (min, max) = (feature.min_level, feature.max_level);
+        return Some(format!("the controller supports levels {min} to {max}"));
+    }
+    image.cluster.brokers.values().find_map(|broker| {
+        let range = broker
+            .supported_features
+            .get(name)
+            .copied()
+            .unwrap_or_default();
+        let (min, max) = (range.min, range.max);
+        let refused = !in_range(min, max);
+        refused.then(|| format!("broker {} supports levels {min} to {max}", broker.id))
+    })
 }

@@ -1,7 +1,19 @@
-//! The features that this release knows and the levels it supports: those of Apache Kafka 4.3.1 (KIP-584, KIP-1022).
-//! ApiVersions lists them; the controller finalises levels within them.
+//! The features of KIP-584 that this release knows, with Kafka 4.3.1's ranges.
 
-/// A feature and its range of levels.
+use super::image::FeaturesImage;
+
+/// Name of the feature whose level decides which metadata records may be written.
+pub const METADATA_VERSION: &str = "metadata.version";
+/// Name of the feature that the metadata quorum keeps for itself.
+pub const KRAFT_VERSION: &str = "kraft.version";
+/// Name of the feature behind eligible leader replicas (KIP-966).
+pub const ELIGIBLE_LEADER_REPLICAS_VERSION: &str = "eligible.leader.replicas.version";
+/// The oldest metadata.version that Kafka 4 understands (3.3-IV3).
+pub const METADATA_VERSION_MIN: i16 = 7;
+/// The newest metadata.version of Kafka 4.3 (4.3-IV0), which new clusters get.
+pub const METADATA_VERSION_LATEST: i16 = 30;
+
+/// A feature and the levels that this node can work with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SupportedFeature {
     pub name: &'static str,
@@ -17,13 +29,35 @@ const fn feature(name: &'static str, min_level: i16, max_level: i16) -> Supporte
     }
 }
 
-/// In Kafka's order.
+/// Every feature in Kafka's order, as ApiVersions lists them.
 pub const SUPPORTED_FEATURES: &[SupportedFeature] = &[
-    feature("metadata.version", 7, 30),
-    feature("kraft.version", 0, 1),
+    feature(
+        METADATA_VERSION,
+        METADATA_VERSION_MIN,
+        METADATA_VERSION_LATEST,
+    ),
+    feature(KRAFT_VERSION, 0, 1),
     feature("transaction.version", 0, 2),
     feature("group.version", 0, 1),
-    feature("eligible.leader.replicas.version", 0, 1),
+    feature(ELIGIBLE_LEADER_REPLICAS_VERSION, 0, 1),
     feature("share.version", 0, 1),
     feature("streams.version", 0, 1),
 ];
+
+/// The feature's range here, if it is known.
+pub fn supported(name: &str) -> Option<&'static SupportedFeature> {
+    SUPPORTED_FEATURES.iter().find(|f| f.name == name)
+}
+
+impl FeaturesImage {
+    /// Names and levels, all above 0.
+    pub fn finalized_levels(&self) -> impl Iterator<Item = (&str, i16)> {
+        let levels = self.finalized.iter();
+        levels.map(|(name, level)| (&**name, *level))
+    }
+
+    /// Whether the controller keeps eligible leader replicas.
+    pub fn is_elr_enabled(&self) -> bool {
+        self.level(ELIGIBLE_LEADER_REPLICAS_VERSION) >= 1
+    }
+}

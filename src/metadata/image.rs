@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
+use super::apply::DIRECTORY_UNASSIGNED;
 use super::topics::TopicsImage;
 use crate::protocol::metadata_records::{
     AccessControlEntryRecord, DelegationTokenRecord, UserScramCredentialRecord,
@@ -45,6 +46,11 @@ impl Default for MetadataImage {
 }
 
 impl MetadataImage {
+    /// The last offset in the image.
+    pub fn offset(&self) -> Offset {
+        self.last_offset
+    }
+
     /// The offset behind the image.
     pub fn next_offset(&self) -> Offset {
         self.last_offset + 1
@@ -85,6 +91,25 @@ impl ClusterImage {
     /// Registered and not fenced: what clients are told of.
     pub fn is_alive(&self, id: BrokerId) -> bool {
         self.brokers.get(&id).is_some_and(|broker| !broker.fenced)
+    }
+
+    /// Registered, not fenced and not on its way out: may lead and be in sync (`ClusterControlManager.isActive`).
+    pub fn is_active(&self, id: BrokerId) -> bool {
+        let broker = self.brokers.get(&id);
+        broker.is_some_and(|broker| !broker.fenced && !broker.in_controlled_shutdown)
+    }
+
+    /// The directory of a new replica on broker `id`: the only usable one, or "unassigned" when the broker has to choose.
+    pub fn default_directory(&self, id: BrokerId) -> Uuid {
+        let Some(broker) = self.brokers.get(&id) else {
+            return DIRECTORY_UNASSIGNED;
+        };
+        let mut dirs = broker.uncordoned_dirs();
+        match (broker.log_dirs.is_empty(), dirs.next(), dirs.next()) {
+            (true, ..) => Uuid::nil(),
+            (false, Some(only), None) => only,
+            _ => DIRECTORY_UNASSIGNED,
+        }
     }
 
     /// Unfenced brokers in the order of their ids.
@@ -142,9 +167,21 @@ impl BrokerRegistration {
             .find(|endpoint| &*endpoint.name == name)
     }
 
+    /// Log directories that take new replicas (KIP-1066).
+    pub fn uncordoned_dirs(&self) -> impl Iterator<Item = Uuid> {
+        let dirs = self.log_dirs.iter().copied();
+        dirs.filter(|dir| !self.cordoned_log_dirs.contains(dir))
+    }
+
+    /// Whether new replicas can be placed here, as far as the broker told.
+    pub fn has_uncordoned_dirs(&self) -> bool {
+        self.log_dirs.is_empty() || self.uncordoned_dirs().next().is_some()
+    }
+
     /// Whether `dir` is online, as far as the broker told.
     pub fn has_online_dir(&self, dir: Uuid) -> bool {
-        self.log_dirs.is_empty() || self.log_dirs.contains(&dir)
+        // Ids 0 and 1 mean that the broker has not told where the replica is.
+        dir.as_u128() < 2 || self.log_dirs.is_empty() || self.log_dirs.contains(&dir)
     }
 }
 
