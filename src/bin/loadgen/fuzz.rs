@@ -1,0 +1,399 @@
+//! `fuzz`: mutated frames against a running broker. Other connections must go on working, memory must stay bounded.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use kafka_protocol::messages::MetadataRequest;
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use crate::seeds::{self, Rng, TOPICS};
+use crate::stats::{now_ms, rss_kib};
+use crate::wire::{
+    Connection, FetchLimits, Outcome, fetch_answer, fetch_frame, produce_answer, produce_frame,
+};
+use crate::{Common, batch, setup};
+
+#[derive(Args, Clone)]
+pub struct FuzzArgs {
+    #[arg(long, default_value_t = 200_000)]
+    frames: u64,
+    #[arg(long, default_value_t = 4)]
+    connections: usize,
+    /// 0 takes the clock
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Valid frames made up for each version of each API
+    #[arg(long, default_value_t = 6)]
+    each: usize,
+    /// The run fails when the broker's memory grows beyond this (0: no bound)
+    #[arg(long, default_value_t = 0)]
+    rss_limit_mib: u64,
+}
+
+const KEEP: &str = "kept-while-fuzzing";
+const KEPT: usize = 20;
+/// How long a frame may stay unanswered before the connection is given up (long polls, joins that wait).
+const PATIENCE: Duration = Duration::from_millis(250);
+const WINDOW: usize = 8;
+const CANARY_PATIENCE: Duration = Duration::from_secs(20);
+
+#[derive(Default)]
+struct Shared {
+    left: AtomicU64,
+    answered: AtomicU64,
+    closed: AtomicU64,
+    silent: AtomicU64,
+    refused: AtomicU64,
+    stop: AtomicBool,
+    canary_max_us: AtomicU64,
+    canary_count: AtomicU64,
+    rss_max_kib: AtomicU64,
+    problems: Mutex<Vec<String>>,
+}
+
+impl Shared {
+    fn problem(&self, text: String) {
+        eprintln!("fuzz: {text}");
+        if let Ok(mut p) = self.problems.lock() {
+            p.push(text);
+        }
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+pub fn run(common: &Common, args: &FuzzArgs) -> Outcome<Map<String, Value>> {
+    let mut conn = Connection::open(&common.broker)?;
+    for topic in TOPICS {
+        setup::create_topic(&mut conn, topic, 3, &[])?;
+    }
+    setup::create_topic(&mut conn, KEEP, 1, &[])?;
+    keep(&mut conn)?;
+    let topic_id = topic_id(&mut conn, TOPICS[1])?;
+    let seed = if args.seed == 0 {
+        now_ms() as u64
+    } else {
+        args.seed
+    };
+    let seeds = Arc::new(seeds::all(&mut Rng(seed), topic_id, args.each));
+    let mut apis = BTreeMap::new();
+    for s in seeds.iter() {
+        *apis.entry((s[0], s[1], s[2], s[3])).or_insert(0u32) += 1;
+    }
+    eprintln!(
+        "fuzz: seed {seed}, {} valid frames, {} APIs and versions",
+        seeds.len(),
+        apis.len()
+    );
+    let shared = Arc::new(Shared {
+        left: AtomicU64::new(args.frames),
+        ..Shared::default()
+    });
+    let start = Instant::now();
+    let watchers = [
+        thread::spawn({
+            let (shared, broker) = (shared.clone(), common.broker.clone());
+            move || canary(&broker, &shared)
+        }),
+        thread::spawn({
+            let (shared, pid, limit) = (shared.clone(), common.pid, args.rss_limit_mib);
+            move || watch_memory(pid, limit, &shared)
+        }),
+    ];
+    let workers: Vec<_> = (0..args.connections as u64)
+        .map(|i| {
+            let (shared, seeds, broker) = (shared.clone(), seeds.clone(), common.broker.clone());
+            thread::spawn(move || attack(&broker, &seeds, Rng(seed * 1000 + i + 1), &shared))
+        })
+        .collect();
+    for w in workers {
+        w.join().map_err(|_| "a fuzzing thread panicked")?;
+    }
+    shared.stop.store(true, Ordering::Relaxed);
+    for w in watchers {
+        w.join().map_err(|_| "a watching thread panicked")?;
+    }
+    // The connection of the start, idle all the time, must still work and what was written must be there.
+    if let Err(e) = kept(&mut conn) {
+        shared.problem(format!("what was kept: {e}"));
+    }
+    report(&shared, args, start.elapsed().as_secs_f64())
+}
+
+fn report(shared: &Shared, args: &FuzzArgs, seconds: f64) -> Outcome<Map<String, Value>> {
+    let get = |a: &AtomicU64| a.load(Ordering::Relaxed);
+    let problems = shared.problems.lock().map_err(|_| "poisoned")?.clone();
+    let sent = args.frames - get(&shared.left).min(args.frames);
+    let line = json!({
+        "mode": "fuzz", "ok": problems.is_empty(), "frames": sent, "seconds": seconds,
+        "frames_per_s": sent as f64 / seconds, "answered": get(&shared.answered),
+        "closed": get(&shared.closed), "silent": get(&shared.silent), "refused": get(&shared.refused),
+        "canary_requests": get(&shared.canary_count),
+        "canary_max_ms": get(&shared.canary_max_us) as f64 / 1e3,
+        "rss_max_mib": get(&shared.rss_max_kib) as f64 / 1024.0, "problems": problems,
+    });
+    Ok(line.as_object().cloned().unwrap_or_default())
+}
+
+fn keep(conn: &mut Connection) -> Outcome<()> {
+    let values: Vec<Vec<u8>> = (0..KEPT)
+        .map(|i| format!("kept {i}").into_bytes())
+        .collect();
+    let refs: Vec<&[u8]> = values.iter().map(Vec::as_slice).collect();
+    let batch = batch::of_values(&refs, now_ms(), None);
+    conn.stream.write_all(&produce_frame(KEEP, 0, -1, &batch))?;
+    match produce_answer(&conn.read_frame()?) {
+        Some((0, _)) => Ok(()),
+        other => Err(format!("{other:?}").into()),
+    }
+}
+
+fn kept(conn: &mut Connection) -> Outcome<()> {
+    let limits = FetchLimits {
+        max_wait_ms: 100,
+        min_bytes: 1,
+        max_bytes: 1 << 20,
+    };
+    conn.stream.write_all(&fetch_frame(KEEP, 0, 0, &limits))?;
+    let body = conn.read_frame()?;
+    let answer = fetch_answer(&body).ok_or("no Fetch answer")?;
+    let batch = batch::walk(&body[answer.records])
+        .next()
+        .ok_or("nothing there")?;
+    let values = batch::values(&batch).ok_or("a damaged batch")?;
+    let good = values
+        .iter()
+        .enumerate()
+        .all(|(i, v)| *v == format!("kept {i}").as_bytes());
+    if good && values.len() == KEPT {
+        Ok(())
+    } else {
+        Err("other records".into())
+    }
+}
+
+fn topic_id(conn: &mut Connection, name: &str) -> Outcome<Uuid> {
+    let topic = MetadataRequestTopic::default().with_name(Some(setup::topic_name(name)));
+    let request = MetadataRequest::default().with_topics(Some(vec![topic]));
+    let response = conn.call(&request, 12)?;
+    Ok(response.topics.first().ok_or("no topic")?.topic_id)
+}
+
+/// One connection that behaves, all the time.
+fn canary(broker: &str, shared: &Shared) {
+    let Ok(mut conn) = Connection::open(broker) else {
+        return shared.problem("the canary cannot connect".into());
+    };
+    if let Err(e) = conn.stream.set_read_timeout(Some(CANARY_PATIENCE)) {
+        return shared.problem(e.to_string());
+    }
+    while !shared.stop.load(Ordering::Relaxed) {
+        let start = Instant::now();
+        let request = MetadataRequest::default().with_topics(Some(Vec::new()));
+        if let Err(e) = conn.call(&request, 9) {
+            return shared.problem(format!("the canary's connection: {e}"));
+        }
+        let us = start.elapsed().as_micros() as u64;
+        shared.canary_max_us.fetch_max(us, Ordering::Relaxed);
+        shared.canary_count.fetch_add(1, Ordering::Relaxed);
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn watch_memory(pid: Option<u32>, limit_mib: u64, shared: &Shared) {
+    while !shared.stop.load(Ordering::Relaxed) {
+        let kib = rss_kib(pid);
+        shared.rss_max_kib.fetch_max(kib, Ordering::Relaxed);
+        if limit_mib > 0 && kib > limit_mib * 1024 {
+            return shared.problem(format!("the broker's memory is at {} MiB", kib / 1024));
+        }
+        if pid.is_some() && kib == 0 {
+            return shared.problem("the broker is gone".into());
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn attack(broker: &str, seeds: &[Vec<u8>], mut rng: Rng, shared: &Shared) {
+    let mut stream: Option<TcpStream> = None;
+    let mut refused_in_a_row = 0;
+    let mut buf = vec![0u8; 1 << 16];
+    while !shared.stop.load(Ordering::Relaxed) {
+        if shared.left.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let s = match stream.take().map_or_else(|| connect(broker), Ok) {
+            Ok(s) => s,
+            Err(e) => {
+                shared.refused.fetch_add(1, Ordering::Relaxed);
+                refused_in_a_row += 1;
+                if refused_in_a_row > 200 {
+                    return shared.problem(format!("cannot connect: {e}"));
+                }
+                thread::sleep(Duration::from_millis(50));
+                continue;
+            }
+        };
+        refused_in_a_row = 0;
+        let mut bytes = Vec::new();
+        for _ in 0..WINDOW {
+            mutate(&mut rng, seeds, &mut bytes);
+        }
+        stream = exchange(s, &bytes, &mut buf, shared);
+    }
+}
+
+fn connect(broker: &str) -> std::io::Result<TcpStream> {
+    let s = TcpStream::connect(broker)?;
+    s.set_nodelay(true)?;
+    s.set_read_timeout(Some(PATIENCE))?;
+    s.set_write_timeout(Some(PATIENCE))?;
+    Ok(s)
+}
+
+/// Sends a window of frames and counts answers until all came, or silence, or the end. Returns a usable connection.
+fn exchange(mut s: TcpStream, bytes: &[u8], buf: &mut [u8], shared: &Shared) -> Option<TcpStream> {
+    let mut done = 0u64;
+    let (mut need, mut header, mut header_len) = (0usize, [0u8; 4], 0);
+    let mut ended = s.write_all(bytes).is_err();
+    let mut silent = false;
+    while done < WINDOW as u64 && !silent {
+        let n = match s.read(buf) {
+            Ok(0) => {
+                ended = true;
+                break;
+            }
+            Ok(n) => n,
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                silent = true;
+                break;
+            }
+            Err(_) => {
+                ended = true;
+                break;
+            }
+        };
+        let mut rest = &buf[..n];
+        while !rest.is_empty() {
+            if need == 0 {
+                let take = rest.len().min(4 - header_len);
+                header[header_len..header_len + take].copy_from_slice(&rest[..take]);
+                header_len += take;
+                rest = &rest[take..];
+                if header_len == 4 {
+                    need = u32::from_be_bytes(header) as usize;
+                    header_len = 0;
+                }
+            } else {
+                let take = rest.len().min(need);
+                need -= take;
+                rest = &rest[take..];
+                if need == 0 {
+                    done += 1;
+                }
+            }
+        }
+    }
+    shared.answered.fetch_add(done, Ordering::Relaxed);
+    if ended {
+        shared.closed.fetch_add(1, Ordering::Relaxed);
+    } else if silent {
+        shared.silent.fetch_add(1, Ordering::Relaxed);
+    }
+    // Frames behind the one that closed the connection were never looked at, and do not count.
+    let worked = done + u64::from(done < WINDOW as u64);
+    let _ = shared
+        .left
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |l| {
+            Some(l.saturating_sub(worked))
+        });
+    (done == WINDOW as u64).then_some(s)
+}
+
+const INTERESTING: [i64; 14] = [
+    0,
+    1,
+    -1,
+    2,
+    0x7f,
+    0x80,
+    0xff,
+    0x7fff,
+    0x8000,
+    0xffff,
+    0x7fff_ffff,
+    0x8000_0000,
+    i64::MAX,
+    i64::MIN,
+];
+
+/// Appends one frame, mutated more often than not.
+fn mutate(rng: &mut Rng, seeds: &[Vec<u8>], out: &mut Vec<u8>) {
+    let mut f = seeds[rng.below(seeds.len())].clone();
+    let rounds = rng.pick(&[0, 1, 1, 1, 2, 3, 6]);
+    for _ in 0..rounds {
+        change(rng, seeds, &mut f);
+    }
+    let mut size = f.len() as i64;
+    if rng.below(100) == 0 {
+        size += rng.pick(&[-5, -1, 1, 4, 100, 1 << 20, -1 << 30]);
+    }
+    out.extend_from_slice(&(size as i32).to_be_bytes());
+    out.extend_from_slice(&f);
+}
+
+fn change(rng: &mut Rng, seeds: &[Vec<u8>], f: &mut Vec<u8>) {
+    if f.is_empty() {
+        return f.push(rng.next() as u8);
+    }
+    // Mostly behind the header, so that the frame still reaches a decoder.
+    let at = if rng.below(12) == 0 || f.len() <= 16 {
+        rng.below(f.len())
+    } else {
+        14 + rng.below(f.len() - 14)
+    };
+    match rng.below(10) {
+        0 => f[at] ^= 1 << rng.below(8),
+        1 => f[at] = rng.pick(&[0, 1, 2, 0x7f, 0x80, 0xff]),
+        2 => f[at] = rng.next() as u8,
+        3 => {
+            let (value, width) = (rng.pick(&INTERESTING).to_be_bytes(), rng.pick(&[2, 4, 8]));
+            let end = (at + width).min(f.len());
+            f[at..end].copy_from_slice(&value[8 - width..][..end - at]);
+        }
+        4 => {
+            f.splice(
+                at..=at,
+                [0xff, 0xff, 0xff, 0xff, rng.pick(&[0x0f, 0x07, 0x01, 0x7f])],
+            );
+        }
+        5 => f.truncate(at.max(4)),
+        6 => {
+            let n = 1 + rng.below(8);
+            let extra: Vec<u8> = (0..n).map(|_| rng.next() as u8).collect();
+            f.splice(at..at, extra);
+        }
+        7 => {
+            let end = (at + 1 + rng.below(8)).min(f.len());
+            f.drain(at..end);
+        }
+        8 => {
+            let end = (at + 1 + rng.below(40)).min(f.len());
+            let again = f[at..end].to_vec();
+            f.splice(at..at, again);
+        }
+        _ => {
+            let other = &seeds[rng.below(seeds.len())];
+            let from = rng.below(other.len());
+            f.truncate(at.max(8));
+            f.extend_from_slice(&other[from..]);
+        }
+    }
+}

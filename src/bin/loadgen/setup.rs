@@ -1,0 +1,139 @@
+//! What a run needs before it starts: topics with leaders, producer ids, filled partitions.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::{
+    BrokerId, CreateTopicsRequest, DeleteTopicsRequest, InitProducerIdRequest, ListOffsetsRequest,
+    TopicName,
+};
+use kafka_protocol::protocol::StrBytes;
+
+use crate::batch;
+use crate::stats::now_ms;
+use crate::wire::{Connection, Outcome, produce_answer, produce_frame};
+
+const TOPIC_ALREADY_EXISTS: i16 = 36;
+
+pub fn topic_name(name: &str) -> TopicName {
+    TopicName(StrBytes::from_string(name.to_string()))
+}
+
+/// Creates a topic unless it is there, and waits until every partition takes requests.
+pub fn create_topic(
+    conn: &mut Connection,
+    name: &str,
+    partitions: i32,
+    configs: &[(&str, &str)],
+) -> Outcome<()> {
+    let configs = configs
+        .iter()
+        .map(|(k, v)| {
+            CreatableTopicConfig::default()
+                .with_name(StrBytes::from_string((*k).to_string()))
+                .with_value(Some(StrBytes::from_string((*v).to_string())))
+        })
+        .collect();
+    let topic = CreatableTopic::default()
+        .with_name(topic_name(name))
+        .with_num_partitions(partitions)
+        .with_replication_factor(1)
+        .with_configs(configs);
+    let request = CreateTopicsRequest::default()
+        .with_topics(vec![topic])
+        .with_timeout_ms(60_000);
+    let response = conn.call(&request, 5)?;
+    let code = response.topics.first().map_or(-1, |t| t.error_code);
+    if code != 0 && code != TOPIC_ALREADY_EXISTS {
+        return Err(format!("topic {name}: error {code}").into());
+    }
+    let deadline = Instant::now() + Duration::from_mins(2);
+    while end_offsets(conn, name, partitions).is_err() {
+        if Instant::now() > deadline {
+            return Err(format!("topic {name} never got its leaders").into());
+        }
+        sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+pub fn delete_topic(conn: &mut Connection, name: &str) -> Outcome<()> {
+    let request = DeleteTopicsRequest::default()
+        .with_topic_names(vec![topic_name(name)])
+        .with_timeout_ms(60_000);
+    let response = conn.call(&request, 4)?;
+    match response.responses.first().map_or(-1, |r| r.error_code) {
+        0 => Ok(()),
+        code => Err(format!("deleting {name}: error {code}").into()),
+    }
+}
+
+/// The log end offset of every partition.
+pub fn end_offsets(conn: &mut Connection, topic: &str, partitions: i32) -> Outcome<Vec<i64>> {
+    let list = (0..partitions)
+        .map(|p| {
+            ListOffsetsPartition::default()
+                .with_partition_index(p)
+                .with_timestamp(-1)
+                .with_current_leader_epoch(-1)
+        })
+        .collect();
+    let topic = ListOffsetsTopic::default()
+        .with_name(topic_name(topic))
+        .with_partitions(list);
+    let request = ListOffsetsRequest::default()
+        .with_replica_id(BrokerId(-1))
+        .with_topics(vec![topic]);
+    let response = conn.call(&request, 7)?;
+    let mut out = vec![-1; partitions as usize];
+    for p in response.topics.iter().flat_map(|t| &t.partitions) {
+        if p.error_code != 0 {
+            return Err(format!("ListOffsets: error {}", p.error_code).into());
+        }
+        if let Some(slot) = out.get_mut(p.partition_index as usize) {
+            *slot = p.offset;
+        }
+    }
+    if out.contains(&-1) {
+        Err("ListOffsets left partitions out".into())
+    } else {
+        Ok(out)
+    }
+}
+
+/// A fresh idempotent producer: id and epoch.
+pub fn producer_id(conn: &mut Connection) -> Outcome<(i64, i16)> {
+    let request = InitProducerIdRequest::default()
+        .with_transactional_id(None)
+        .with_transaction_timeout_ms(60_000);
+    let response = conn.call(&request, 4)?;
+    match response.error_code {
+        0 => Ok((response.producer_id.0, response.producer_epoch)),
+        code => Err(format!("InitProducerId: error {code}").into()),
+    }
+}
+
+/// Appends batches until the partition holds `bytes`.
+pub fn fill(
+    conn: &mut Connection,
+    topic: &str,
+    partition: i32,
+    bytes: u64,
+    batch_bytes: usize,
+    record_bytes: usize,
+) -> Outcome<()> {
+    use std::io::Write;
+    let (batch, _) = batch::filled(batch_bytes, record_bytes, now_ms());
+    let frame = Bytes::from(produce_frame(topic, partition, -1, &batch));
+    for _ in 0..bytes.div_ceil(batch.len() as u64) {
+        conn.stream.write_all(&frame)?;
+        match produce_answer(&conn.read_frame()?) {
+            Some((0, _)) => {}
+            other => return Err(format!("filling {topic}: {other:?}").into()),
+        }
+    }
+    Ok(())
+}
