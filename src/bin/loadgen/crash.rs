@@ -342,6 +342,15 @@ pub fn verify(common: &Common, args: &VerifyArgs) -> Outcome<Map<String, Value>>
     Ok(line.as_object().cloned().unwrap_or_default())
 }
 
+/// Whether a broker that has just started may still say so; waits a little if it may.
+fn may_wait(code: i16, since: Instant) -> bool {
+    let starting = [5, 6, 14, 15, 16].contains(&code) && since.elapsed() < Duration::from_secs(15);
+    if starting {
+        thread::sleep(Duration::from_millis(50));
+    }
+    starting
+}
+
 fn read_lines(path: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     text.lines().map(str::to_string).collect()
@@ -364,9 +373,12 @@ fn read_partition(common: &Common, args: &VerifyArgs, partition: i32, wanted: u6
         min_bytes: 1,
         max_bytes: 1 << 20,
     };
-    let mut next = 0u64;
+    let (mut next, since) = (0u64, Instant::now());
     loop {
         let answer = tail.fetch(&limits)?;
+        if may_wait(answer.error, since) {
+            continue;
+        }
         if answer.error != 0 {
             return Err(format!("Fetch at {next}: error {}", answer.error).into());
         }
@@ -416,7 +428,11 @@ fn check_commits(
         let request = OffsetFetchRequest::default()
             .with_group_id(group_id(group))
             .with_topics(Some(vec![topic]));
-        let response = conn.call(&request, 7)?;
+        let since = Instant::now();
+        let mut response = conn.call(&request, 7)?;
+        while may_wait(response.error_code, since) {
+            response = conn.call(&request, 7)?;
+        }
         let all: Vec<_> = response.topics.iter().flat_map(|t| &t.partitions).collect();
         // A later commit may have been written without its answer having come.
         let good = |p: &&_| {
@@ -459,7 +475,11 @@ fn check_topics(conn: &mut Connection, lines: &[String]) -> Outcome<Vec<String>>
         let request = MetadataRequest::default()
             .with_topics(Some(vec![topic]))
             .with_allow_auto_topic_creation(false);
-        let response = conn.call(&request, 9)?;
+        let since = Instant::now();
+        let mut response = conn.call(&request, 9)?;
+        while may_wait(response.topics.first().map_or(0, |t| t.error_code), since) {
+            response = conn.call(&request, 9)?;
+        }
         let t = response
             .topics
             .first()

@@ -85,6 +85,9 @@ pub struct ProduceArgs {
     /// Topic configuration key=value
     #[arg(long)]
     config: Vec<String>,
+    /// Delete the topic at the end
+    #[arg(long)]
+    delete: bool,
 }
 
 impl ProduceArgs {

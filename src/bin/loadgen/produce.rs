@@ -104,10 +104,13 @@ pub fn run(common: &Common, args: &ProduceArgs) -> Outcome<Map<String, Value>> {
     out.insert("batch_bytes".into(), json!(batch.len()));
     out.insert("records_per_batch".into(), json!(records));
     let (broker, args) = (common.broker.clone(), args.clone());
-    let connections = args.connections;
+    let (connections, topic, delete) = (args.connections, args.topic.clone(), args.delete);
     let sum = timed(common, connections, &mut out, move |i, phase| {
         saturate(&broker, &args, i, &batch, phase)
     })?;
+    if delete {
+        setup::delete_topic(&mut conn, &topic)?;
+    }
     out.insert(
         "records_per_s".into(),
         json!(sum.requests as f64 * records as f64 / common.seconds),
