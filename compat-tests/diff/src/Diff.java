@@ -63,7 +63,7 @@ public final class Diff {
             if (changed) Files.writeString(goldenFile, render(golden));
         }
         if (mode.equals("record")) return;
-        System.out.printf("diff: %d passed, %d failed, %d known to differ, %d listed in not-yet but equal%n", passed, failed, known, fixed);
+        System.out.printf("%d passed, %d failed, %d known to differ, %d listed in not-yet but equal%n", passed, failed, known, fixed);
         System.exit(failed == 0 ? 0 : 1);
     }
 
