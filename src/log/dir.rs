@@ -43,7 +43,9 @@ pub struct LogDir {
 
 impl std::fmt::Debug for LogDir {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LogDir").field("path", &self.path).finish()
+        f.debug_struct("LogDir")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 

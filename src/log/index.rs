@@ -153,11 +153,6 @@ impl Indexes {
         self.offsets.retain(|(o, _)| i64::from(*o) < relative);
         self.times.retain(|(_, o)| i64::from(*o) < relative);
     }
-
-    #[cfg(test)]
-    pub fn len(&self) -> (usize, usize) {
-        (self.offsets.len(), self.times.len())
-    }
 }
 
 fn read_or_empty(path: &Path) -> io::Result<Vec<u8>> {

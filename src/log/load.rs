@@ -73,6 +73,7 @@ fn assemble(
         log_start_offset: closed.first().map_or(active.base_offset, |s| s.base_offset),
         next_offset: active.base_offset,
         recovery_point: active.base_offset,
+        closed_bytes: closed.iter().map(|s| s.size).sum(),
         closed,
         active,
         leader_epochs: LeaderEpochCache::default(),
@@ -255,17 +256,16 @@ impl Loader<'_> {
             } else {
                 None
             };
-            let next_offset = match next_offset {
-                Some(next_offset) => next_offset,
-                None => {
-                    let recovered = self.recover(base, size)?;
-                    segment = ActiveSegment::new(base, recovered.size, 0, 0);
-                    segment.set_indexes(recovered.indexes);
-                    write_index_files(self.path, &mut segment)
-                        .map_err(|e| StorageError::io("index segment in", self.path, e))?;
-                    torn = recovered.torn;
-                    recovered.next_offset
-                }
+            let next_offset = if let Some(next_offset) = next_offset {
+                next_offset
+            } else {
+                let recovered = self.recover(base, size)?;
+                segment = ActiveSegment::new(base, recovered.size, 0, 0);
+                segment.set_indexes(recovered.indexes);
+                write_index_files(self.path, &mut segment)
+                    .map_err(|e| StorageError::io("index segment in", self.path, e))?;
+                torn = recovered.torn;
+                recovered.next_offset
             };
             if is_last || torn {
                 end.next_offset = next_offset;

@@ -19,6 +19,7 @@ mod paths;
 mod producer_snapshot;
 mod producer_state;
 mod segment;
+mod truncate;
 mod unified;
 
 #[cfg(test)]
@@ -29,7 +30,8 @@ pub use dir::{LogDir, LogDirs};
 pub use error::{AppendError, ReadError, StorageError};
 pub use flush::FlushJob;
 pub use leader_epochs::LeaderEpochCache;
-pub use unified::{Log, delete_dir};
+pub use truncate::delete_dir;
+pub use unified::Log;
 
 use std::fs::File;
 use std::io;

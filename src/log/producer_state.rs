@@ -165,14 +165,7 @@ pub struct ProducerState {
 }
 
 impl ProducerState {
-    pub fn is_empty(&self) -> bool {
-        self.producers.is_empty()
-    }
-
-    pub fn len(&self) -> usize {
-        self.producers.len()
-    }
-
+    #[cfg(test)]
     pub fn entry(&self, id: ProducerId) -> Option<&ProducerEntry> {
         self.producers.get(&id)
     }

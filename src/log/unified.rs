@@ -10,12 +10,10 @@ use bytes::Bytes;
 use tracing::info;
 
 use super::batch_io::write_all_at;
-use super::checkpoint::{PARTITION_METADATA, format_partition_metadata, replace_file, sync_dir};
+use super::checkpoint::{PARTITION_METADATA, format_partition_metadata, replace_file};
 use super::error::{AppendError, ReadError, StorageError};
 use super::flush::FlushJob;
-use super::paths::{
-    DELETED, INDEX, LOG, SNAPSHOT, TIME_INDEX, TXN_INDEX, delete_dir_name, segment_file,
-};
+use super::paths::{INDEX, LOG, SNAPSHOT, TIME_INDEX, segment_file};
 use super::producer_snapshot;
 use super::producer_state::{EndTxnMarker, ProducerState, Verdict};
 use super::segment::{ActiveSegment, ClosedSegment, RollLimits, find_in_closed};
@@ -32,6 +30,7 @@ const CONTROL_BYTES_MAX: usize = 1 << 20;
 
 /// One partition's log. Owned by its partition, behind that one's mutex.
 #[derive(Debug)]
+#[allow(clippy::struct_field_names, reason = "Kafka says log start offset")]
 pub struct Log {
     pub(super) dir: Arc<LogDir>,
     /// The partition's directory.
@@ -42,6 +41,8 @@ pub struct Log {
     pub(super) producer_id_expiration_ms: i64,
     /// By base offset.
     pub(super) closed: Vec<ClosedSegment>,
+    /// Size of all of them.
+    pub(super) closed_bytes: u64,
     pub(super) active: ActiveSegment,
     pub(super) log_start_offset: Offset,
     pub(super) next_offset: Offset,
@@ -140,7 +141,7 @@ impl Log {
 
     /// Size of all segments.
     pub fn size_bytes(&self) -> u64 {
-        self.closed.iter().map(|s| s.size).sum::<u64>() + self.active.size
+        self.closed_bytes + self.active.size
     }
 
     pub fn segments_count(&self) -> usize {
@@ -181,7 +182,7 @@ impl Log {
         self.dir.fail(StorageError::io(action, path, e))
     }
 
-    fn segment_error(&self, action: &'static str, e: io::Error) -> StorageError {
+    pub(super) fn segment_error(&self, action: &'static str, e: io::Error) -> StorageError {
         let path = segment_file(&self.path, self.active.base_offset, LOG);
         self.io_error(action, &path, e)
     }
@@ -388,6 +389,7 @@ impl Log {
         if last.size == 0 {
             self.delete_segment_files(last.base_offset)?;
         } else {
+            self.closed_bytes += last.size;
             self.closed.push(last.into_closed());
         }
         self.dir_dirty = true;
@@ -535,115 +537,6 @@ impl Log {
             .map_err(|e| self.dir.fail(e))
     }
 
-    /// Moves the log start offset up (DeleteRecords, a leader's answer); whole segments below it go away. Lower offsets are
-    /// ignored; the log's end is the limit.
-    pub fn increment_log_start_offset(&mut self, offset: Offset) -> Result<(), StorageError> {
-        self.check_open()?;
-        let offset = offset.min(self.next_offset);
-        if offset <= self.log_start_offset {
-            return Ok(());
-        }
-        self.log_start_offset = offset;
-        if self.leader_epochs.truncate_from_start(offset) {
-            self.store_epochs(false)?;
-        }
-        let end_of = |log: &Self, at: usize| match log.closed.get(at + 1) {
-            Some(next) => next.base_offset,
-            None => log.active.base_offset,
-        };
-        while !self.closed.is_empty() && end_of(self, 0) <= offset {
-            let segment = self.closed.remove(0);
-            self.delete_segment_files(segment.base_offset)?;
-        }
-        info!(tp = %self.topic_partition, log_start_offset = offset, "incremented log start offset");
-        Ok(())
-    }
-
-    /// Drops everything from `offset` on. Checkpoint the recovery point after it.
-    pub fn truncate_to(&mut self, offset: Offset) -> Result<(), StorageError> {
-        self.check_open()?;
-        let first_base = self
-            .closed
-            .first()
-            .map_or(self.active.base_offset, |s| s.base_offset);
-        if offset < first_base {
-            return self.truncate_fully_and_start_at(offset);
-        }
-        if self.leader_epochs.truncate_from_end(offset) {
-            self.store_epochs(true)?;
-        }
-        if offset >= self.next_offset {
-            return Ok(());
-        }
-        info!(tp = %self.topic_partition, offset, "truncating log");
-        while self.active.base_offset > offset
-            && let Some(last) = self.closed.pop()
-        {
-            self.delete_segment_files(self.active.base_offset)?;
-            let jitter_ms = self.roll_jitter_ms();
-            self.active = ActiveSegment::new(last.base_offset, last.size, self.now_ms, jitter_ms);
-        }
-        self.active
-            .truncate_to(&self.path, offset, self.now_ms)
-            .and_then(|()| self.active.file(&self.path)?.sync_data())
-            .map_err(|e| self.segment_error("truncate", e))?;
-        sync_dir(&self.path).map_err(|e| self.dir.fail(e))?;
-        self.next_offset = offset;
-        self.log_start_offset = self.log_start_offset.min(offset);
-        self.recovery_point = self.recovery_point.min(offset);
-        self.truncations += 1;
-        self.rebuild_producers(false)
-    }
-
-    /// Drops everything; the next append gets `offset`. Checkpoint the recovery point after it.
-    pub fn truncate_fully_and_start_at(&mut self, offset: Offset) -> Result<(), StorageError> {
-        self.check_open()?;
-        info!(tp = %self.topic_partition, offset, "truncating log fully");
-        for segment in std::mem::take(&mut self.closed) {
-            self.delete_segment_files(segment.base_offset)?;
-        }
-        self.delete_segment_files(self.active.base_offset)?;
-        for snapshot in std::mem::take(&mut self.snapshots) {
-            self.delete_file(snapshot, SNAPSHOT)?;
-        }
-        let jitter_ms = self.roll_jitter_ms();
-        self.active = ActiveSegment::create(&self.path, offset, self.now_ms, jitter_ms)
-            .map_err(|e| self.segment_error("create", e))?;
-        sync_dir(&self.path).map_err(|e| self.dir.fail(e))?;
-        self.leader_epochs.clear();
-        self.store_epochs(true)?;
-        self.producers.clear(offset);
-        self.last_snapshot_offset = offset;
-        self.next_offset = offset;
-        self.log_start_offset = offset;
-        self.recovery_point = self.recovery_point.min(offset);
-        self.truncations += 1;
-        Ok(())
-    }
-
-    /// Renames a segment's files to `.deleted`.
-    pub(super) fn delete_segment_files(&mut self, base_offset: Offset) -> Result<(), StorageError> {
-        for kind in [LOG, INDEX, TIME_INDEX, TXN_INDEX, SNAPSHOT] {
-            self.delete_file(base_offset, kind)?;
-        }
-        self.snapshots.retain(|offset| *offset != base_offset);
-        Ok(())
-    }
-
-    pub(super) fn delete_file(&mut self, offset: Offset, kind: &str) -> Result<(), StorageError> {
-        let path = segment_file(&self.path, offset, kind);
-        let renamed = segment_file(&self.path, offset, &format!("{kind}.{DELETED}"));
-        match fs::rename(&path, &renamed) {
-            Ok(()) => {
-                self.deleted.push(renamed);
-                self.dir_dirty = true;
-                Ok(())
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(self.io_error("rename", &path, e)),
-        }
-    }
-
     /// Files that were renamed to `.deleted` and may be removed once `file.delete.delay.ms` has passed since.
     pub fn take_deleted_files(&mut self) -> Vec<PathBuf> {
         std::mem::take(&mut self.deleted)
@@ -738,27 +631,9 @@ impl Log {
         }
         Ok(())
     }
-
-    /// Renames the directory to `<topic>-<partition>.<id>-delete` and returns the new path, for [`delete_dir`] to remove after
-    /// `file.delete.delay.ms`. The log is closed afterwards.
-    pub fn rename_for_delete(&mut self) -> Result<PathBuf, StorageError> {
-        self.dir.check_online()?;
-        let target = self
-            .dir
-            .path()
-            .join(delete_dir_name(&self.topic_partition, Uuid::new_v4()));
-        fs::rename(&self.path, &target).map_err(|e| self.io_error("rename", &self.path, e))?;
-        sync_dir(self.dir.path()).map_err(|e| self.dir.fail(e))?;
-        if !self.is_closed {
-            self.dir.add_partitions(-1);
-        }
-        self.is_closed = true;
-        self.deleted.clear();
-        Ok(target)
-    }
 }
 
-impl<'a> Pending<'a> {
+impl Pending<'_> {
     fn with_capacity(batches: usize) -> Self {
         Self {
             position: 0,
@@ -831,9 +706,4 @@ pub(super) fn parse_end_txn_marker(header: &BatchHeader, batch: &[u8]) -> Option
         coordinator_epoch: i32::from_be_bytes(value.get(2..6)?.try_into().ok()?),
         timestamp: record.timestamp,
     })
-}
-
-/// Removes a directory that [`Log::rename_for_delete`] left.
-pub fn delete_dir(path: &Path) -> Result<(), StorageError> {
-    fs::remove_dir_all(path).map_err(|e| StorageError::io("remove", path, e))
 }

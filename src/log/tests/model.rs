@@ -187,7 +187,7 @@ impl Fixture {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
     fn the_log_is_a_list_of_batches(steps in steps(), segment_batches in 2i32..8, interval in 0i32..400) {

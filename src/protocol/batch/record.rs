@@ -93,6 +93,10 @@ impl<'a> Cursor<'a> {
     }
 
     /// Length-prefixed bytes; a negative length is null.
+    #[allow(
+        clippy::option_option,
+        reason = "outer: whether it could be read; inner: null"
+    )]
     fn nullable(&mut self) -> Option<Option<&'a [u8]>> {
         let len = self.varint()?;
         if len < 0 {

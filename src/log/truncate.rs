@@ -1,0 +1,153 @@
+//! What takes bytes away from a log: a higher start, truncation, deletion. Files are renamed first and removed later.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tracing::info;
+
+use super::checkpoint::sync_dir;
+use super::error::StorageError;
+use super::paths::{
+    DELETED, INDEX, LOG, SNAPSHOT, TIME_INDEX, TXN_INDEX, delete_dir_name, segment_file,
+};
+use super::segment::ActiveSegment;
+use super::unified::Log;
+use crate::types::{Offset, Uuid};
+
+impl Log {
+    /// Moves the log start offset up (DeleteRecords, a leader's answer); whole segments below it go away. Lower offsets are
+    /// ignored; the log's end is the limit.
+    pub fn increment_log_start_offset(&mut self, offset: Offset) -> Result<(), StorageError> {
+        self.check_open()?;
+        let offset = offset.min(self.next_offset);
+        if offset <= self.log_start_offset {
+            return Ok(());
+        }
+        self.log_start_offset = offset;
+        if self.leader_epochs.truncate_from_start(offset) {
+            self.store_epochs(false)?;
+        }
+        let end_of = |log: &Self, at: usize| match log.closed.get(at + 1) {
+            Some(next) => next.base_offset,
+            None => log.active.base_offset,
+        };
+        while !self.closed.is_empty() && end_of(self, 0) <= offset {
+            let segment = self.closed.remove(0);
+            self.closed_bytes -= segment.size;
+            self.delete_segment_files(segment.base_offset)?;
+        }
+        info!(tp = %self.topic_partition, log_start_offset = offset, "incremented log start offset");
+        Ok(())
+    }
+
+    /// Drops everything from `offset` on. Checkpoint the recovery point after it.
+    pub fn truncate_to(&mut self, offset: Offset) -> Result<(), StorageError> {
+        self.check_open()?;
+        let first_base = self
+            .closed
+            .first()
+            .map_or(self.active.base_offset, |s| s.base_offset);
+        if offset < first_base {
+            return self.truncate_fully_and_start_at(offset);
+        }
+        if self.leader_epochs.truncate_from_end(offset) {
+            self.store_epochs(true)?;
+        }
+        if offset >= self.next_offset {
+            return Ok(());
+        }
+        info!(tp = %self.topic_partition, offset, "truncating log");
+        while self.active.base_offset > offset
+            && let Some(last) = self.closed.pop()
+        {
+            self.closed_bytes -= last.size;
+            self.delete_segment_files(self.active.base_offset)?;
+            let jitter_ms = self.roll_jitter_ms();
+            self.active = ActiveSegment::new(last.base_offset, last.size, self.now_ms, jitter_ms);
+        }
+        self.active
+            .truncate_to(&self.path, offset, self.now_ms)
+            .and_then(|()| self.active.file(&self.path)?.sync_data())
+            .map_err(|e| self.segment_error("truncate", e))?;
+        sync_dir(&self.path).map_err(|e| self.dir.fail(e))?;
+        self.next_offset = offset;
+        self.log_start_offset = self.log_start_offset.min(offset);
+        self.recovery_point = self.recovery_point.min(offset);
+        self.truncations += 1;
+        self.rebuild_producers(false)
+    }
+
+    /// Drops everything; the next append gets `offset`. Checkpoint the recovery point after it.
+    pub fn truncate_fully_and_start_at(&mut self, offset: Offset) -> Result<(), StorageError> {
+        self.check_open()?;
+        info!(tp = %self.topic_partition, offset, "truncating log fully");
+        for segment in std::mem::take(&mut self.closed) {
+            self.delete_segment_files(segment.base_offset)?;
+        }
+        self.closed_bytes = 0;
+        self.delete_segment_files(self.active.base_offset)?;
+        for snapshot in std::mem::take(&mut self.snapshots) {
+            self.delete_file(snapshot, SNAPSHOT)?;
+        }
+        let jitter_ms = self.roll_jitter_ms();
+        self.active = ActiveSegment::create(&self.path, offset, self.now_ms, jitter_ms)
+            .map_err(|e| self.segment_error("create", e))?;
+        sync_dir(&self.path).map_err(|e| self.dir.fail(e))?;
+        self.leader_epochs.clear();
+        self.store_epochs(true)?;
+        self.producers.clear(offset);
+        self.last_snapshot_offset = offset;
+        self.next_offset = offset;
+        self.log_start_offset = offset;
+        self.recovery_point = self.recovery_point.min(offset);
+        self.truncations += 1;
+        Ok(())
+    }
+
+    /// Renames a segment's files to `.deleted`.
+    pub(super) fn delete_segment_files(&mut self, base_offset: Offset) -> Result<(), StorageError> {
+        for kind in [LOG, INDEX, TIME_INDEX, TXN_INDEX, SNAPSHOT] {
+            self.delete_file(base_offset, kind)?;
+        }
+        self.snapshots.retain(|offset| *offset != base_offset);
+        Ok(())
+    }
+
+    pub(super) fn delete_file(&mut self, offset: Offset, kind: &str) -> Result<(), StorageError> {
+        let path = segment_file(&self.path, offset, kind);
+        let renamed = segment_file(&self.path, offset, &format!("{kind}.{DELETED}"));
+        match fs::rename(&path, &renamed) {
+            Ok(()) => {
+                self.deleted.push(renamed);
+                self.dir_dirty = true;
+                Ok(())
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(self.io_error("rename", &path, e)),
+        }
+    }
+
+    /// Renames the directory to `<topic>-<partition>.<id>-delete` and returns the new path, for [`delete_dir`] to remove after
+    /// `file.delete.delay.ms`. The log is closed afterwards.
+    pub fn rename_for_delete(&mut self) -> Result<PathBuf, StorageError> {
+        self.dir.check_online()?;
+        let target = self
+            .dir
+            .path()
+            .join(delete_dir_name(&self.topic_partition, Uuid::new_v4()));
+        fs::rename(&self.path, &target).map_err(|e| self.io_error("rename", &self.path, e))?;
+        sync_dir(self.dir.path()).map_err(|e| self.dir.fail(e))?;
+        if !self.is_closed {
+            self.dir.add_partitions(-1);
+        }
+        self.is_closed = true;
+        self.deleted.clear();
+        Ok(target)
+    }
+}
+
+/// Removes a directory that [`Log::rename_for_delete`] left.
+pub fn delete_dir(path: &Path) -> Result<(), StorageError> {
+    fs::remove_dir_all(path).map_err(|e| StorageError::io("remove", path, e))
+}
