@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::producer_ids::ProducerIds;
+use super::topic_creation::TopicCreation;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::controller;
@@ -26,6 +27,7 @@ pub struct Services {
     pub quorum: Arc<dyn MetaLog>,
     pub groups: GroupCoordinator,
     pub producer_ids: ProducerIds,
+    pub topic_creation: TopicCreation,
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
 }

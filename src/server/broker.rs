@@ -20,7 +20,7 @@ use super::lifecycle::{Lifecycle, RegistrationRefused};
 use super::listener::{self, Acceptor, ConnectionQuota};
 use super::{maintenance, storage};
 use crate::admin;
-use crate::api::{ProducerIds, Services};
+use crate::api::{ProducerIds, Services, TopicCreation};
 use crate::clock::{Clock, date_text};
 use crate::config::{Config, Endpoint, SecurityProtocol, TopicConfig};
 use crate::controller::{self, Controller, ControllerParams, Settings};
@@ -296,6 +296,7 @@ impl Parts<'_> {
             images: self.images,
             replicas,
             fetch_sessions: SessionCache::new(slots),
+            topic_creation: TopicCreation::new(controller.clone()),
             producer_ids: ProducerIds::new(controller.clone(), broker_id),
             controller,
             quorum: self.meta_log,

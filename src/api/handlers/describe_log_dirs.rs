@@ -1,0 +1,114 @@
+//! DescribeLogDirs (key 35), v1-5. What this broker's log directories hold.
+//! Versions: v2 flexible - v3 top-level error - v4 size of the volume (KIP-827) - v5 cordoned directories.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::api::RequestContext;
+use crate::api::cluster_view::text;
+use crate::log::LogDir;
+use crate::protocol::ErrorCode;
+use crate::protocol::messages::describe_log_dirs::{
+    DescribeLogDirsPartition, DescribeLogDirsRequest, DescribeLogDirsResponse,
+    DescribeLogDirsResult, DescribeLogDirsTopic,
+};
+
+type Topics = BTreeMap<Arc<str>, Vec<DescribeLogDirsPartition>>;
+
+pub async fn handle(
+    context: RequestContext,
+    request: DescribeLogDirsRequest,
+) -> DescribeLogDirsResponse {
+    // Asks the file systems and takes the lock of every partition: off the thread that serves the connection.
+    let described = tokio::task::spawn_blocking(move || describe(&context, &request)).await;
+    described.unwrap_or_default()
+}
+
+fn describe(context: &RequestContext, request: &DescribeLogDirsRequest) -> DescribeLogDirsResponse {
+    let services = &context.services;
+    let mut topics = topics_by_dir(context, request);
+    let config = services.config();
+    let dirs = services.replicas.log_dirs().dirs().iter();
+    // The directories were opened in the order of the configuration, which has their names as Kafka shows them.
+    let named = dirs.zip(&config.log_dirs);
+    let results = named.map(|(dir, name)| {
+        let topics = topics.remove(dir.path()).unwrap_or_default();
+        describe_dir(dir, name, topics)
+    });
+    DescribeLogDirsResponse {
+        results: results.collect(),
+        ..DescribeLogDirsResponse::default()
+    }
+}
+
+fn describe_dir(dir: &LogDir, name: &Path, topics: Topics) -> DescribeLogDirsResult {
+    let name = std::path::absolute(name).unwrap_or_else(|_| dir.path().to_owned());
+    let result = DescribeLogDirsResult {
+        log_dir: text(&name.to_string_lossy()),
+        ..DescribeLogDirsResult::default()
+    };
+    let space = if dir.is_offline() {
+        None
+    } else {
+        dir.space_bytes().ok()
+    };
+    let Some((usable_bytes, total_bytes)) = space else {
+        return DescribeLogDirsResult {
+            error_code: ErrorCode::KafkaStorageError.code(),
+            ..result
+        };
+    };
+    let topics = topics.into_iter().map(|(topic, mut partitions)| {
+        partitions.sort_by_key(|partition| partition.partition_index);
+        DescribeLogDirsTopic {
+            name: text(&topic),
+            partitions,
+        }
+    });
+    DescribeLogDirsResult {
+        topics: topics.collect(),
+        total_bytes: i64::try_from(total_bytes).unwrap_or(i64::MAX),
+        usable_bytes: i64::try_from(usable_bytes).unwrap_or(i64::MAX),
+        ..result
+    }
+}
+
+/// The wanted partitions, by the directory that they are in.
+fn topics_by_dir(
+    context: &RequestContext,
+    request: &DescribeLogDirsRequest,
+) -> HashMap<PathBuf, Topics> {
+    let wanted: Option<HashSet<(&str, i32)>> = request.topics.as_ref().map(|topics| {
+        let partitions = topics.iter().flat_map(|topic| {
+            let name = topic.topic.as_str();
+            topic.partitions.iter().map(move |index| (name, *index))
+        });
+        partitions.collect()
+    });
+    let mut by_dir: HashMap<PathBuf, Topics> = HashMap::new();
+    for partition in context.services.replicas.partitions() {
+        let tp = &partition.topic_partition;
+        let is_wanted = |wanted: &HashSet<_>| wanted.contains(&(&*tp.topic, tp.partition));
+        if !wanted.as_ref().is_none_or(is_wanted) {
+            continue;
+        }
+        let size = partition.with_log(|log| (log.log_dir().path().to_owned(), log.size_bytes()));
+        // A partition whose directory failed has no log to show.
+        let Ok((dir, size_bytes)) = size else {
+            continue;
+        };
+        let described = DescribeLogDirsPartition {
+            partition_index: tp.partition,
+            partition_size: i64::try_from(size_bytes).unwrap_or(i64::MAX),
+            offset_lag: 0,
+            is_future_key: false,
+        };
+        let topics = by_dir.entry(dir).or_default();
+        topics
+            .entry(Arc::clone(&tp.topic))
+            .or_default()
+            .push(described);
+    }
+    by_dir
+}
