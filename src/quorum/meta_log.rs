@@ -261,15 +261,17 @@ async fn start(
 ) -> Result<(), QuorumError> {
     let failed = |error: &dyn std::error::Error| QuorumError::Raft(error.to_string());
     let initialized = raft.is_initialized().await.map_err(|e| failed(&e))?;
-    if !initialized {
+    if initialized {
+        if alone {
+            raft.trigger().elect(false).await.map_err(|e| failed(&e))?;
+        }
+    } else {
+        // This begins an election too.
         let voters: BTreeMap<u64, VoterNode> = voters
             .into_iter()
             .map(|(id, node)| (raft_id(id), node))
             .collect();
         raft.initialize(voters).await.map_err(|e| failed(&e))?;
-    }
-    if alone {
-        raft.trigger().elect(false).await.map_err(|e| failed(&e))?;
     }
     Ok(())
 }
