@@ -71,6 +71,11 @@ impl Source {
         tests.iter().any(|name| self.path.ends_with(name)) || self.path.contains("/tests/")
     }
 
+    /// `lib.rs` names every module; programs in `bin` are crates of their own.
+    fn is_other_crate(&self) -> bool {
+        self.path == "lib.rs" || self.path.starts_with("bin/")
+    }
+
     /// The code in front of a test module, without comments.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let lines = self.text.lines().enumerate();
@@ -128,7 +133,7 @@ fn layer_findings(sources: &[Source]) -> Vec<String> {
     let mut findings = Vec::new();
     for source in sources
         .iter()
-        .filter(|s| !s.is_test() && s.path != "lib.rs")
+        .filter(|s| !s.is_test() && !s.is_other_crate())
     {
         let module = source.module();
         let Some(own) = layer(module) else {
