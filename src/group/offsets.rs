@@ -2,22 +2,11 @@
 
 use std::sync::Arc;
 
-use kafka_protocol::messages::offset_commit_request::OffsetCommitRequestPartition;
-use kafka_protocol::messages::offset_commit_response::{
-    OffsetCommitResponsePartition, OffsetCommitResponseTopic,
-};
 use kafka_protocol::messages::offset_delete_response::{
     OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
 };
-use kafka_protocol::messages::offset_fetch_request::{
-    OffsetFetchRequestGroup, OffsetFetchRequestTopics,
-};
-use kafka_protocol::messages::offset_fetch_response::{
-    OffsetFetchResponseGroup, OffsetFetchResponsePartitions, OffsetFetchResponseTopics,
-};
 use kafka_protocol::messages::{
-    GroupId, LeaveGroupRequest, LeaveGroupResponse, OffsetCommitRequest, OffsetCommitResponse,
-    OffsetDeleteRequest, OffsetDeleteResponse, TopicName,
+    LeaveGroupRequest, LeaveGroupResponse, OffsetDeleteRequest, OffsetDeleteResponse,
 };
 use tracing::info;
 
@@ -28,6 +17,14 @@ use super::records::{GroupRecord, OffsetAndMetadata};
 use super::shard::{GroupShard, View, logged_group, when_committed};
 use crate::coordinator::{Effects, Now};
 use crate::protocol::error::ErrorCode;
+use crate::protocol::messages::offset_commit::{
+    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitResponse,
+    OffsetCommitResponsePartition, OffsetCommitResponseTopic,
+};
+use crate::protocol::messages::offset_fetch::{
+    OffsetFetchRequestGroup, OffsetFetchRequestTopics, OffsetFetchResponseGroup,
+    OffsetFetchResponsePartitions, OffsetFetchResponseTopics,
+};
 use crate::types::{TimestampMs, Uuid};
 
 /// "No retention time of its own" in an OffsetCommit.
@@ -71,17 +68,19 @@ impl GroupShard {
             let _ = reply.send(Err(code));
             return;
         }
-        let group_id: Arc<str> = (&**request.group_id).into();
+        let group_id: Arc<str> = (&*request.group_id).into();
         let expire_timestamp_ms = (request.retention_time_ms != DEFAULT_RETENTION_TIME)
             .then(|| now.wall_ms.saturating_add(request.retention_time_ms));
         let metadata_max = self.config.offset_metadata_max_bytes.max(0) as usize;
         let mut topics = Vec::with_capacity(request.topics.len());
         for topic in request.topics {
-            let name: Arc<str> = (&**topic.name).into();
+            let name: Arc<str> = (&*topic.name).into();
             let mut partitions = Vec::with_capacity(topic.partitions.len());
             for partition in topic.partitions {
-                let mut response = OffsetCommitResponsePartition::default()
-                    .with_partition_index(partition.partition_index);
+                let mut response = OffsetCommitResponsePartition {
+                    partition_index: partition.partition_index,
+                    ..Default::default()
+                };
                 // Kafka's limit counts UTF-16 units.
                 let metadata = partition.committed_metadata.as_deref().unwrap_or_default();
                 if metadata.encode_utf16().count() > metadata_max {
@@ -98,18 +97,17 @@ impl GroupShard {
                 }
                 partitions.push(response);
             }
-            topics.push(
-                OffsetCommitResponseTopic::default()
-                    .with_name(topic.name)
-                    .with_topic_id(topic.topic_id)
-                    .with_partitions(partitions),
-            );
+            topics.push(OffsetCommitResponseTopic {
+                name: topic.name,
+                topic_id: topic.topic_id,
+                partitions,
+            });
         }
-        when_committed(
-            effects,
-            reply,
-            OffsetCommitResponse::default().with_topics(topics),
-        );
+        let response = OffsetCommitResponse {
+            topics,
+            ..Default::default()
+        };
+        when_committed(effects, reply, response);
     }
 
     fn validate_commit(
@@ -172,9 +170,11 @@ impl GroupShard {
             Some(topics) => topics.iter().map(|topic| reader.topic(topic)).collect(),
             None => reader.all_topics(),
         };
-        OffsetFetchResponseGroup::default()
-            .with_group_id(request.group_id.clone())
-            .with_topics(topics)
+        OffsetFetchResponseGroup {
+            group_id: request.group_id.clone(),
+            topics,
+            error_code: 0,
+        }
     }
 
     pub(super) fn offset_delete(
@@ -432,10 +432,11 @@ impl OffsetReader<'_> {
             };
             self.partition(index, &cell, same_topic)
         });
-        OffsetFetchResponseTopics::default()
-            .with_name(topic.name.clone())
-            .with_topic_id(topic.topic_id)
-            .with_partitions(partitions.collect())
+        OffsetFetchResponseTopics {
+            name: topic.name.clone(),
+            topic_id: topic.topic_id,
+            partitions: partitions.collect(),
+        }
     }
 
     fn all_topics(&self) -> Vec<OffsetFetchResponseTopics> {
@@ -448,12 +449,11 @@ impl OffsetReader<'_> {
                 .map(|(index, cell)| self.partition(index, &cell, |_| true))
                 .collect();
             if !partitions.is_empty() {
-                let name = TopicName(wire(name));
-                topics.push(
-                    OffsetFetchResponseTopics::default()
-                        .with_name(name)
-                        .with_partitions(partitions),
-                );
+                topics.push(OffsetFetchResponseTopics {
+                    name: wire(name),
+                    topic_id: Uuid::nil(),
+                    partitions,
+                });
             }
         }
         topics
@@ -465,20 +465,25 @@ impl OffsetReader<'_> {
         cell: &Cell,
         is_valid: impl Fn(&OffsetAndMetadata) -> bool,
     ) -> OffsetFetchResponsePartitions {
-        let response = OffsetFetchResponsePartitions::default()
-            .with_partition_index(index)
-            .with_committed_offset(-1)
-            .with_committed_leader_epoch(-1)
-            .with_metadata(Some(wire("")));
+        let none = OffsetFetchResponsePartitions {
+            partition_index: index,
+            committed_offset: -1,
+            ..Default::default()
+        };
         if self.require_stable && !cell.pending.is_empty() {
-            return response.with_error_code(ErrorCode::UnstableOffsetCommit.code());
+            return OffsetFetchResponsePartitions {
+                error_code: ErrorCode::UnstableOffsetCommit.code(),
+                ..none
+            };
         }
         match &cell.committed {
-            Some(offset) if is_valid(offset) => response
-                .with_committed_offset(offset.offset)
-                .with_committed_leader_epoch(offset.leader_epoch)
-                .with_metadata(Some(wire(&offset.metadata))),
-            _ => response,
+            Some(offset) if is_valid(offset) => OffsetFetchResponsePartitions {
+                committed_offset: offset.offset,
+                committed_leader_epoch: offset.leader_epoch,
+                metadata: Some(wire(&offset.metadata)),
+                ..none
+            },
+            _ => none,
         }
     }
 
@@ -506,11 +511,4 @@ impl OffsetReader<'_> {
             .cloned()
             .unwrap_or_default()
     }
-}
-
-/// An answer for a whole group that failed; below version 2 the error stands at every partition.
-pub(super) fn fetch_error(group_id: GroupId, code: ErrorCode) -> OffsetFetchResponseGroup {
-    OffsetFetchResponseGroup::default()
-        .with_group_id(group_id)
-        .with_error_code(code.code())
 }

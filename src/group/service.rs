@@ -1,23 +1,18 @@
 //! The handle that API handlers and the broker's metadata updates use: checks what needs no group, sends the rest to
 //! the group's partition, and turns errors into each API's form.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use indexmap::IndexMap;
 use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use kafka_protocol::messages::describe_groups_response::DescribedGroup;
 use kafka_protocol::messages::leave_group_response::MemberResponse;
-use kafka_protocol::messages::offset_commit_response::{
-    OffsetCommitResponsePartition, OffsetCommitResponseTopic,
-};
-use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
-use kafka_protocol::messages::offset_fetch_response::OffsetFetchResponseGroup;
 use kafka_protocol::messages::{
     GroupId, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse,
     LeaveGroupRequest, LeaveGroupResponse, ListGroupsRequest, ListGroupsResponse,
-    OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse,
-    SyncGroupRequest, SyncGroupResponse,
+    OffsetDeleteRequest, OffsetDeleteResponse, SyncGroupRequest, SyncGroupResponse,
 };
 use tokio::sync::oneshot;
 
@@ -25,13 +20,17 @@ use super::admin::{DEAD, GroupFilter, NO_AUTHORIZED_OPERATIONS};
 use super::classic_group::{join_error, sync_error};
 use super::config::GroupConfig;
 use super::member::{Protocol, Reply, wire};
-use super::offsets::fetch_error;
 use super::rebalance::{JoinRequest, SyncRequest};
 use super::shard::{GroupShard, Operation};
 use super::{ClientInfo, operation_error, partition_for};
 use crate::clock::Clock;
 use crate::coordinator::{PartitionWriter, Runtime, RuntimeConfig};
 use crate::protocol::error::ErrorCode;
+use crate::protocol::messages::offset_commit::{
+    OffsetCommitRequest, OffsetCommitResponse, OffsetCommitResponsePartition,
+    OffsetCommitResponseTopic,
+};
+use crate::protocol::messages::offset_fetch::{OffsetFetchRequestGroup, OffsetFetchResponseGroup};
 use crate::types::{GROUP_METADATA_TOPIC, LeaderEpoch, Uuid};
 
 /// Cheap handle to the coordinator of all groups whose `__consumer_offsets` partition this broker leads.
@@ -39,6 +38,18 @@ use crate::types::{GROUP_METADATA_TOPIC, LeaderEpoch, Uuid};
 pub struct GroupCoordinator {
     runtime: Arc<Runtime<GroupShard>>,
     config: Arc<GroupConfig>,
+    /// Set once: groups must not move while members hold sessions.
+    partitions_count: Arc<OnceLock<i32>>,
+    creating_topic: Arc<AtomicBool>,
+}
+
+/// While it lives, nobody else is asked to create the internal topic.
+pub struct TopicCreation(Arc<AtomicBool>);
+
+impl Drop for TopicCreation {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 /// The broker side.
@@ -58,12 +69,29 @@ impl GroupCoordinator {
             clock,
             move |_| GroupShard::new(shard_config.clone()),
         );
-        Self { runtime, config }
+        Self {
+            runtime,
+            config,
+            partitions_count: Arc::default(),
+            creating_topic: Arc::default(),
+        }
+    }
+
+    /// How many partitions `__consumer_offsets` has. The first call counts; before it the configured number does.
+    pub fn set_partitions_count(&self, count: i32) {
+        self.partitions_count.get_or_init(|| count);
+    }
+
+    /// For the one who creates `__consumer_offsets`; `None` while another does.
+    pub fn begin_topic_creation(&self) -> Option<TopicCreation> {
+        let was_running = self.creating_topic.swap(true, Ordering::AcqRel);
+        (!was_running).then(|| TopicCreation(self.creating_topic.clone()))
     }
 
     /// The partition of `__consumer_offsets` that holds `group_id`.
     pub fn partition_for(&self, group_id: &str) -> i32 {
-        partition_for(group_id, self.config.offsets_topic_num_partitions)
+        let configured = &self.config.offsets_topic_num_partitions;
+        partition_for(group_id, *self.partitions_count.get().unwrap_or(configured))
     }
 
     /// This broker became leader of the partition in `leader_epoch`: loads it and starts its event loop.
@@ -78,6 +106,12 @@ impl GroupCoordinator {
 
     /// Drops the offsets committed for topics that no longer exist. Returns at once.
     pub fn on_topics_deleted(&self, topics: &[(Arc<str>, Uuid)]) {
+        if topics
+            .iter()
+            .any(|(name, _)| &**name == GROUP_METADATA_TOPIC)
+        {
+            self.runtime.shutdown();
+        }
         let topics: Arc<[(Arc<str>, Uuid)]> = topics.into();
         self.runtime
             .broadcast(move || Operation::TopicsDeleted(topics.clone()));
@@ -208,39 +242,27 @@ impl GroupCoordinator {
 
 /// Offsets.
 impl GroupCoordinator {
-    /// Topics must exist; each carries its name and its id.
+    /// Topics must exist; each carries its name and its id, in the answer as well.
     pub async fn offset_commit(
         &self,
         version: i16,
         request: OffsetCommitRequest,
     ) -> OffsetCommitResponse {
-        let asked: Vec<_> = request
-            .topics
-            .iter()
-            .map(|topic| {
-                let partitions: Vec<_> =
-                    topic.partitions.iter().map(|p| p.partition_index).collect();
-                (topic.name.clone(), topic.topic_id, partitions)
-            })
-            .collect();
+        let asked = commit_error(&request, 0);
         let partition = self.partition_for(&request.group_id);
         let commit = |reply| Operation::OffsetCommit(version, Box::new(request), reply);
-        self.call_partition(partition, commit)
-            .await
-            .unwrap_or_else(|code| {
-                let topics = asked.into_iter().map(|(name, topic_id, partitions)| {
-                    let partitions = partitions.into_iter().map(|index| {
-                        OffsetCommitResponsePartition::default()
-                            .with_partition_index(index)
-                            .with_error_code(code.code())
-                    });
-                    OffsetCommitResponseTopic::default()
-                        .with_name(name)
-                        .with_topic_id(topic_id)
-                        .with_partitions(partitions.collect())
-                });
-                OffsetCommitResponse::default().with_topics(topics.collect())
-            })
+        match self.call_partition(partition, commit).await {
+            Ok(response) => response,
+            Err(code) => {
+                let mut response = asked;
+                for topic in &mut response.topics {
+                    for partition in &mut topic.partitions {
+                        partition.error_code = code.code();
+                    }
+                }
+                response
+            }
+        }
     }
 
     /// One group of an OffsetFetch; `topics: None` means all. Names must be filled where ids came in.
@@ -252,9 +274,14 @@ impl GroupCoordinator {
         let group_id = request.group_id.clone();
         let partition = self.partition_for(&group_id);
         let fetch = |reply| Operation::OffsetFetch(require_stable, Box::new(request), reply);
-        self.call_partition(partition, fetch)
-            .await
-            .unwrap_or_else(|code| fetch_error(group_id, code))
+        match self.call_partition(partition, fetch).await {
+            Ok(response) => response,
+            Err(code) => OffsetFetchResponseGroup {
+                group_id,
+                topics: Vec::new(),
+                error_code: code.code(),
+            },
+        }
     }
 
     pub async fn offset_delete(&self, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
@@ -333,6 +360,29 @@ impl GroupCoordinator {
             ids.push(shared(group_id));
         }
         by_partition
+    }
+}
+
+/// Every partition of a commit with this code.
+fn commit_error(request: &OffsetCommitRequest, error_code: i16) -> OffsetCommitResponse {
+    let topics = request
+        .topics
+        .iter()
+        .map(|topic| OffsetCommitResponseTopic {
+            name: topic.name.clone(),
+            topic_id: topic.topic_id,
+            partitions: topic
+                .partitions
+                .iter()
+                .map(|partition| OffsetCommitResponsePartition {
+                    partition_index: partition.partition_index,
+                    error_code,
+                })
+                .collect(),
+        });
+    OffsetCommitResponse {
+        throttle_time_ms: 0,
+        topics: topics.collect(),
     }
 }
 

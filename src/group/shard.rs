@@ -7,12 +7,9 @@ use indexmap::IndexMap;
 use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use kafka_protocol::messages::describe_groups_response::DescribedGroup;
 use kafka_protocol::messages::list_groups_response::ListedGroup;
-use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
-use kafka_protocol::messages::offset_fetch_response::OffsetFetchResponseGroup;
 use kafka_protocol::messages::{
     HeartbeatRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse,
-    OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse,
-    SyncGroupResponse,
+    OffsetDeleteRequest, OffsetDeleteResponse, SyncGroupResponse,
 };
 
 use super::admin::GroupFilter;
@@ -27,6 +24,8 @@ use crate::coordinator::{
     Effects, EncodedRecord, HardState, HardView, Now, RecordOrigin, Shard, Timers,
 };
 use crate::protocol::error::{Error, ErrorCode};
+use crate::protocol::messages::offset_commit::{OffsetCommitRequest, OffsetCommitResponse};
+use crate::protocol::messages::offset_fetch::{OffsetFetchRequestGroup, OffsetFetchResponseGroup};
 use crate::types::{ProducerId, Uuid};
 
 /// A request to one partition, with the place for its answer.

@@ -9,15 +9,9 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::describe_groups_response::DescribedGroup;
 use kafka_protocol::messages::leave_group_request::MemberIdentity;
-use kafka_protocol::messages::offset_commit_request::{
-    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
-};
-use kafka_protocol::messages::offset_fetch_request::{
-    OffsetFetchRequestGroup, OffsetFetchRequestTopics,
-};
 use kafka_protocol::messages::{
     GroupId, HeartbeatRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse,
-    OffsetCommitRequest, SyncGroupResponse, TopicName,
+    SyncGroupResponse,
 };
 use tokio::sync::oneshot::Receiver;
 use tokio::sync::oneshot::error::TryRecvError;
@@ -32,6 +26,11 @@ use crate::coordinator::test_log::TestLog;
 use crate::coordinator::{Executor, Now, PartitionWriter, RuntimeConfig, load};
 use crate::protocol::batch::CompressionType;
 use crate::protocol::error::ErrorCode;
+use crate::protocol::messages::offset_commit::{
+    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+    OffsetCommitResponse,
+};
+use crate::protocol::messages::offset_fetch::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
 use crate::types::{TopicPartition, Uuid};
 
 const TOPIC_ID: Uuid = Uuid::from_u128(7);
@@ -199,21 +198,14 @@ impl Sim {
         id
     }
 
-    fn commit(&mut self, commit: Commit) -> Answer<kafka_protocol::messages::OffsetCommitResponse> {
+    fn commit(&mut self, commit: Commit) -> Answer<OffsetCommitResponse> {
         let request = commit.request();
         self.send(|reply| Operation::OffsetCommit(commit.version, Box::new(request), reply))
     }
 
     /// The group's offset of partition 0 of a topic; -1 for none, or the partition's error.
     fn fetch(&mut self, group: &str, topic: &str, require_stable: bool) -> Result<i64, i16> {
-        let topics = vec![
-            OffsetFetchRequestTopics::default()
-                .with_name(TopicName(wire(topic)))
-                .with_partition_indexes(vec![0]),
-        ];
-        let request = OffsetFetchRequestGroup::default()
-            .with_group_id(GroupId(wire(group)))
-            .with_topics(Some(topics));
+        let request = fetch_request(group, topic, Uuid::nil());
         let response =
             done(self.send(|r| Operation::OffsetFetch(require_stable, Box::new(request), r)));
         let partition = &response.topics[0].partitions[0];
@@ -330,19 +322,36 @@ impl Default for Commit {
 
 impl Commit {
     fn request(&self) -> OffsetCommitRequest {
-        let partition = OffsetCommitRequestPartition::default()
-            .with_committed_offset(self.offset)
-            .with_committed_metadata(Some(wire(&self.metadata)));
-        let topic = OffsetCommitRequestTopic::default()
-            .with_name(TopicName(wire(self.topic)))
-            .with_topic_id(TOPIC_ID)
-            .with_partitions(vec![partition]);
-        OffsetCommitRequest::default()
-            .with_group_id(GroupId(wire(self.group)))
-            .with_member_id(wire(&self.member))
-            .with_generation_id_or_member_epoch(self.generation_id)
-            .with_retention_time_ms(self.retention_time_ms)
-            .with_topics(vec![topic])
+        let partition = OffsetCommitRequestPartition {
+            committed_offset: self.offset,
+            committed_metadata: Some(wire(&self.metadata)),
+            ..Default::default()
+        };
+        OffsetCommitRequest {
+            group_id: wire(self.group),
+            member_id: wire(&self.member),
+            generation_id_or_member_epoch: self.generation_id,
+            retention_time_ms: self.retention_time_ms,
+            topics: vec![OffsetCommitRequestTopic {
+                name: wire(self.topic),
+                topic_id: TOPIC_ID,
+                partitions: vec![partition],
+            }],
+            ..Default::default()
+        }
+    }
+}
+
+/// Asks for partition 0 of a topic.
+fn fetch_request(group: &str, topic: &str, topic_id: Uuid) -> OffsetFetchRequestGroup {
+    OffsetFetchRequestGroup {
+        group_id: wire(group),
+        topics: Some(vec![OffsetFetchRequestTopics {
+            name: wire(topic),
+            topic_id,
+            partition_indexes: vec![0],
+        }]),
+        ..Default::default()
     }
 }
 

@@ -1,9 +1,9 @@
 //! Committing, fetching, deleting and expiring offsets; deleting groups.
 
-use kafka_protocol::messages::OffsetDeleteRequest;
 use kafka_protocol::messages::offset_delete_request::{
     OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
 };
+use kafka_protocol::messages::{OffsetDeleteRequest, TopicName};
 
 use super::*;
 use crate::coordinator::{HardState, RecordOrigin};
@@ -12,7 +12,7 @@ use crate::group::records::{GroupRecord, OffsetAndMetadata};
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
-fn codes(answer: Answer<kafka_protocol::messages::OffsetCommitResponse>) -> Result<i16, ErrorCode> {
+fn codes(answer: Answer<OffsetCommitResponse>) -> Result<i16, ErrorCode> {
     outcome(answer).map(|response| response.topics[0].partitions[0].error_code)
 }
 
@@ -117,9 +117,11 @@ fn fetch_sees_what_is_committed_or_waits_for_it() {
     });
     assert!(waits(&mut commit));
     assert_eq!(sim.fetch(GROUP, "t", false), Ok(1));
-    let request = OffsetFetchRequestGroup::default().with_group_id(GroupId(wire(GROUP)));
-    let mut stable =
-        sim.send(|r| Operation::OffsetFetch(true, Box::new(request.with_topics(None)), r));
+    let request = OffsetFetchRequestGroup {
+        topics: None,
+        ..fetch_request(GROUP, "t", TOPIC_ID)
+    };
+    let mut stable = sim.send(|r| Operation::OffsetFetch(true, Box::new(request), r));
     assert!(waits(&mut stable));
     sim.log.hold(false);
     sim.flush();
@@ -177,13 +179,7 @@ fn another_topic_under_the_same_name_has_no_offsets() {
     let mut sim = Sim::new();
     assert_eq!(codes(sim.commit(Commit::default())), Ok(0));
     for (topic_id, expected) in [(TOPIC_ID, 1), (Uuid::from_u128(8), -1), (Uuid::nil(), 1)] {
-        let topic = OffsetFetchRequestTopics::default()
-            .with_name(TopicName(wire("t")))
-            .with_topic_id(topic_id)
-            .with_partition_indexes(vec![0]);
-        let request = OffsetFetchRequestGroup::default()
-            .with_group_id(GroupId(wire(GROUP)))
-            .with_topics(Some(vec![topic]));
+        let request = fetch_request(GROUP, "t", topic_id);
         let fetched = done(sim.send(|r| Operation::OffsetFetch(false, Box::new(request), r)));
         assert_eq!(fetched.topics[0].partitions[0].committed_offset, expected);
     }
