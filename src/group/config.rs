@@ -1,11 +1,10 @@
 //! The settings of the group coordinator, with Kafka's defaults.
 
+use crate::config::Config;
 use crate::protocol::batch::CompressionType;
 
 /// How long a member that is new to a group may stay parked in its JoinGroup; not configurable in Kafka.
 pub(super) const NEW_MEMBER_JOIN_TIMEOUT_MS: i64 = 5 * 60 * 1_000;
-
-use crate::config::Config;
 
 /// What `group.*` and `offsets.*` keys say.
 #[derive(Clone, Debug)]
@@ -51,6 +50,8 @@ impl Default for GroupConfig {
 
 impl From<&Config> for GroupConfig {
     fn from(config: &Config) -> Self {
+        // Unknown codes are refused when the configuration is read.
+        let codec = i16::try_from(config.offsets_topic_compression_codec).ok();
         Self {
             initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms,
             min_session_timeout_ms: config.group_min_session_timeout_ms,
@@ -61,11 +62,9 @@ impl From<&Config> for GroupConfig {
             offsets_retention_check_interval_ms: config.offsets_retention_check_interval_ms,
             offsets_commit_timeout_ms: i64::from(config.offsets_commit_timeout_ms),
             offsets_topic_num_partitions: config.offsets_topic_num_partitions,
-            // The key's table allows 0 to 4 only.
-            offsets_topic_compression: CompressionType::from_id(
-                config.offsets_topic_compression_codec as i16,
-            )
-            .unwrap_or_default(),
+            offsets_topic_compression: codec
+                .and_then(CompressionType::from_id)
+                .unwrap_or(CompressionType::None),
         }
     }
 }

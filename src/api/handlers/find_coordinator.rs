@@ -1,0 +1,142 @@
+//! FindCoordinator (key 10), v0-6. Where a group's coordinator is: the leader of its partition of
+//! `__consumer_offsets`, which the first such request creates.
+//! Transactional ids and share partitions have no coordinator in this broker: COORDINATOR_NOT_AVAILABLE.
+//! Versions: v1 key types - v3 flexible - v4 many keys (KIP-699) - v6 share groups (KIP-932).
+
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::find_coordinator_response::Coordinator;
+use kafka_protocol::messages::{
+    BrokerId, CreateTopicsRequest, FindCoordinatorRequest, FindCoordinatorResponse, TopicName,
+};
+use kafka_protocol::protocol::StrBytes;
+use tracing::{info, warn};
+
+use crate::api::RequestContext;
+use crate::protocol::ErrorCode;
+use crate::types::GROUP_METADATA_TOPIC;
+
+const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
+const SHARE: i8 = 2;
+
+/// Node id, host and port.
+type Node = (i32, StrBytes, i32);
+const NO_NODE: Node = (-1, StrBytes::from_static_str(""), -1);
+
+pub fn handle(
+    context: &RequestContext,
+    request: FindCoordinatorRequest,
+) -> FindCoordinatorResponse {
+    if context.version < 4 {
+        let found = find(context, request.key_type, &request.key);
+        let message = found.as_ref().err().map_or("NONE", |code| text(*code));
+        let code = found.as_ref().err().map_or(0, ErrorCode::code);
+        let (id, host, port) = found.unwrap_or(NO_NODE);
+        return FindCoordinatorResponse::default()
+            .with_error_code(code)
+            .with_error_message(Some(StrBytes::from_static_str(message)))
+            .with_node_id(BrokerId(id))
+            .with_host(host)
+            .with_port(port);
+    }
+    let coordinators = request.coordinator_keys.into_iter().map(|key| {
+        let found = find(context, request.key_type, &key);
+        let code = found.as_ref().err().map_or(0, ErrorCode::code);
+        let (id, host, port) = found.unwrap_or(NO_NODE);
+        Coordinator::default()
+            .with_key(key)
+            .with_error_code(code)
+            .with_node_id(BrokerId(id))
+            .with_host(host)
+            .with_port(port)
+    });
+    FindCoordinatorResponse::default().with_coordinators(coordinators.collect())
+}
+
+fn find(context: &RequestContext, key_type: i8, key: &str) -> Result<Node, ErrorCode> {
+    match key_type {
+        GROUP => find_group(context, key),
+        SHARE if context.version < 6 => Err(ErrorCode::InvalidRequest),
+        TRANSACTION | SHARE => Err(ErrorCode::CoordinatorNotAvailable),
+        _ => Err(ErrorCode::UnknownServerError),
+    }
+}
+
+fn find_group(context: &RequestContext, group_id: &str) -> Result<Node, ErrorCode> {
+    let image = context.services.image();
+    let Some(topic) = image.topics.by_name(GROUP_METADATA_TOPIC) else {
+        create_offsets_topic(context);
+        return Err(ErrorCode::CoordinatorNotAvailable);
+    };
+    let partition = context.services.groups.partition_for(group_id);
+    let leader = topic
+        .partitions
+        .get(&partition)
+        .map(|registration| registration.leader);
+    let broker = leader
+        .and_then(|id| image.cluster.broker(id))
+        .filter(|broker| !broker.fenced);
+    let endpoint = broker.and_then(|broker| {
+        let endpoint = broker.listener(&context.connection.listener)?;
+        Some((
+            broker.id,
+            StrBytes::from_string(endpoint.host.to_string()),
+            i32::from(endpoint.port),
+        ))
+    });
+    endpoint.ok_or(ErrorCode::CoordinatorNotAvailable)
+}
+
+/// Asks the controller for `__consumer_offsets` in the background. Clients try again until it is there.
+fn create_offsets_topic(context: &RequestContext) {
+    let Some(creation) = context.services.groups.begin_topic_creation() else {
+        return;
+    };
+    let config = context.services.config();
+    let configs = [
+        ("cleanup.policy", "compact".to_owned()),
+        ("compression.type", "producer".to_owned()),
+        (
+            "segment.bytes",
+            config.offsets_topic_segment_bytes.to_string(),
+        ),
+    ];
+    let configs = configs.into_iter().map(|(name, value)| {
+        CreatableTopicConfig::default()
+            .with_name(StrBytes::from_static_str(name))
+            .with_value(Some(StrBytes::from_string(value)))
+    });
+    let topic = CreatableTopic::default()
+        .with_name(TopicName(StrBytes::from_static_str(GROUP_METADATA_TOPIC)))
+        .with_num_partitions(config.offsets_topic_num_partitions)
+        .with_replication_factor(config.offsets_topic_replication_factor)
+        .with_configs(configs.collect());
+    let request = CreateTopicsRequest::default()
+        .with_topics(vec![topic])
+        .with_timeout_ms(config.request_timeout_ms);
+    let controller = context.services.controller.clone();
+    tokio::spawn(async move {
+        let response = controller.create_topics(request).await;
+        drop(creation);
+        match response.topics.first() {
+            Some(topic) if topic.error_code == 0 => {
+                info!(topic = GROUP_METADATA_TOPIC, "created internal topic");
+            }
+            Some(topic) => warn!(
+                topic = GROUP_METADATA_TOPIC,
+                error_code = topic.error_code,
+                message = topic.error_message.as_deref(),
+                "internal topic could not be created"
+            ),
+            None => {}
+        }
+    });
+}
+
+fn text(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::CoordinatorNotAvailable => "The coordinator is not available.",
+        ErrorCode::InvalidRequest => "This key type is not known in this version.",
+        _ => "The coordinator cannot be found.",
+    }
+}
