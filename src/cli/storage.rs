@@ -1,0 +1,197 @@
+//! `ottla storage`: what kafka-storage does of `format`, `info` and `random-uuid`, with its flags, output and exit codes.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use super::{EXIT_FAILURE, config_failure};
+use crate::clock::{Clock, date_text};
+use crate::config::Config;
+use crate::log::{LogDir, MetaProperties, StorageError};
+use crate::types::{Uuid, random_uuid, uuid_from_base64, uuid_to_base64};
+
+/// The metadata version that a new cluster gets.
+const RELEASE: &str = "4.3-IV0";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Get information about the Kafka log directories on this node.
+    Info {
+        /// The Kafka configuration file to use.
+        #[arg(short, long)]
+        config: PathBuf,
+    },
+    /// Format the Kafka log directories on this node.
+    Format(FormatArgs),
+    /// Print a random UUID.
+    RandomUuid,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FormatArgs {
+    /// The Kafka configuration file to use.
+    #[arg(short, long)]
+    config: PathBuf,
+    /// The cluster ID to use.
+    #[arg(short = 't', long)]
+    cluster_id: String,
+    /// When this option is passed, the format command will skip over already formatted directories.
+    #[arg(short = 'g', long)]
+    ignore_formatted: bool,
+    /// The release version to use for the initial feature settings.
+    #[arg(short = 'r', long)]
+    release_version: Option<String>,
+    /// Initialize a single-node quorum.
+    #[arg(short = 's', long, conflicts_with = "no_initial_controllers")]
+    standalone: bool,
+    /// Initialize a server without specifying any initial controllers.
+    #[arg(short = 'N', long)]
+    no_initial_controllers: bool,
+}
+
+pub(super) fn run(command: &Command) -> ExitCode {
+    match command {
+        Command::RandomUuid => {
+            println!("{}", uuid_to_base64(random_uuid()));
+            ExitCode::SUCCESS
+        }
+        Command::Info { config } => with_config(config, |config| Ok(info(config))),
+        Command::Format(args) => with_config(&args.config, |config| format(config, args)),
+    }
+}
+
+fn with_config(path: &Path, then: impl FnOnce(&Config) -> Result<ExitCode, String>) -> ExitCode {
+    let config = match Config::load(Some(path), &[]) {
+        Ok(config) => config,
+        Err(error) => return config_failure(&error),
+    };
+    then(&config).unwrap_or_else(|why| {
+        eprintln!("{why}");
+        ExitCode::from(EXIT_FAILURE)
+    })
+}
+
+fn info(config: &Config) -> ExitCode {
+    let mut found = Vec::new();
+    let mut problems = Vec::new();
+    let mut metadata = None;
+    for dir in config.all_log_dirs() {
+        match MetaProperties::read(&dir) {
+            _ if !dir.is_dir() => problems.push(format!("{} does not exist", dir.display())),
+            Err(error) => problems.push(error.to_string()),
+            Ok(None) => problems.push(format!("{} is not formatted.", dir.display())),
+            Ok(Some(meta)) => {
+                metadata.get_or_insert(meta);
+                found.push(dir.display().to_string());
+            }
+        }
+    }
+    let plural = |n: usize, one: &'static str, many: &'static str| if n == 1 { one } else { many };
+    if !found.is_empty() {
+        println!(
+            "{}",
+            plural(
+                found.len(),
+                "Found log directory:",
+                "Found log directories:"
+            )
+        );
+        println!("  {}\n", found.join("\n  "));
+    }
+    if let Some(meta) = metadata {
+        let dir_id = meta.directory_id.map_or(String::new(), |id| {
+            format!("directory.id={}, ", uuid_to_base64(id))
+        });
+        let (cluster, node) = (meta.cluster_id, meta.node_id);
+        println!("Found metadata: {{cluster.id={cluster}, {dir_id}node.id={node}, version=1}}\n");
+    }
+    if problems.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    println!(
+        "{}",
+        plural(problems.len(), "Found problem:", "Found problems:")
+    );
+    println!("  {}\n", problems.join("\n  "));
+    ExitCode::from(EXIT_FAILURE)
+}
+
+fn format(config: &Config, args: &FormatArgs) -> Result<ExitCode, String> {
+    let cluster_id = uuid_from_base64(&args.cluster_id).filter(|_| args.cluster_id.len() == 22);
+    let cluster_id =
+        uuid_to_base64(cluster_id.ok_or_else(|| {
+            format!("Cluster ID string {} is not a base64 UUID", args.cluster_id)
+        })?);
+    match args.release_version.as_deref() {
+        None | Some("4.3" | "4.3-IV0" | RELEASE) => {}
+        Some(other) => {
+            return Err(format!(
+                "Only release version {RELEASE} can be formatted, not {other}"
+            ));
+        }
+    }
+    if config.is_controller()
+        && config.controller_quorum_voters.is_empty()
+        && !args.standalone
+        && !args.no_initial_controllers
+    {
+        return Err("Because controller.quorum.voters is not set on this controller, you must specify one of the following: --standalone or --no-initial-controllers.".to_owned());
+    }
+    let mut new = Vec::new();
+    for dir in config.all_log_dirs() {
+        match MetaProperties::read(&dir).map_err(|error| error.to_string())? {
+            None => new.push(dir),
+            Some(meta) if meta.cluster_id != cluster_id => {
+                return Err(format!(
+                    "Log directory {} belongs to cluster {}, not {cluster_id}.",
+                    dir.display(),
+                    meta.cluster_id
+                ));
+            }
+            Some(_) if args.ignore_formatted => {}
+            Some(_) => {
+                return Err(format!(
+                    "Log directory {} is already formatted. Use --ignore-formatted to ignore this directory and format the others.",
+                    dir.display()
+                ));
+            }
+        }
+    }
+    if new.is_empty() {
+        println!("All of the log directories are already formatted.");
+    }
+    for dir in new {
+        let what = match (dir == config.metadata_log_dir, args.standalone) {
+            (true, true) => "dynamic metadata voter directory",
+            (true, false) => "metadata directory",
+            (false, _) => "data directory",
+        };
+        println!(
+            "Formatting {what} {} with metadata.version {RELEASE}.",
+            dir.display()
+        );
+        format_dir(&dir, config, &cluster_id).map_err(|error| error.to_string())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Gives the directory its owner. The first start writes the rest: the records that every cluster begins with.
+fn format_dir(dir: &Path, config: &Config, cluster_id: &str) -> Result<(), StorageError> {
+    let meta = MetaProperties {
+        cluster_id: cluster_id.to_owned(),
+        node_id: config.node_id,
+        directory_id: Some(directory_id()),
+    };
+    LogDir::open(dir)?.format(meta, &date_text(Clock::system().wall_ms()))
+}
+
+/// Kafka keeps the first hundred ids for meanings of its own.
+fn directory_id() -> Uuid {
+    loop {
+        let id = random_uuid();
+        if id.as_u128() > 100 {
+            return id;
+        }
+    }
+}
