@@ -124,7 +124,7 @@ fn format(config: &Config, args: &FormatArgs) -> Result<ExitCode, String> {
             format!("Cluster ID string {} is not a base64 UUID", args.cluster_id)
         })?);
     match args.release_version.as_deref() {
-        None | Some("4.3" | "4.3-IV0" | RELEASE) => {}
+        None | Some("4.3" | RELEASE) => {}
         Some(other) => {
             return Err(format!(
                 "Only release version {RELEASE} can be formatted, not {other}"
