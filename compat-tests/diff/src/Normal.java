@@ -26,13 +26,15 @@ final class Normal {
 
     /** A captured value is shown by the name of its variable. */
     void name(String value, String name) {
-        names.putIfAbsent(value, "<" + name + ">");
+        names.put(value, "<" + name + ">");
     }
 
     JsonNode of(JsonNode answer, boolean ordered, Set<String> mask) {
         JsonNode plain = plain("", answer, mask);
         if (!ordered) plain = sorted(plain);
-        return named("", plain);
+        JsonNode named = named("", plain);
+        // Once more: entries that differ in their ids only have an order now.
+        return ordered ? named : sorted(named);
     }
 
     private JsonNode plain(String field, JsonNode n, Set<String> mask) {
@@ -69,7 +71,7 @@ final class Normal {
     private static boolean isId(String field, JsonNode n) {
         if (!IDS.contains(field)) return false;
         if (n.isTextual()) return !n.asText().isEmpty() && !n.asText().startsWith("AAAAAAAAAAAAAAAAAAAAA") && !n.asText().startsWith("<");
-        return !field.equals("leader") && n.isIntegralNumber() && n.asLong() > 0;
+        return !field.equals("leader") && n.isIntegralNumber() && n.asLong() > (field.equals("producerId") ? -1 : 0);
     }
 
     private static String masked(String field, JsonNode n) {

@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use kafka_protocol::messages::MetadataRequest;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::{ApiVersionsRequest, MetadataRequest};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -82,14 +82,18 @@ pub fn run(common: &Common, args: &FuzzArgs) -> Outcome<Map<String, Value>> {
     } else {
         args.seed
     };
-    let seeds = Arc::new(seeds::all(&mut Rng(seed), topic_id, args.each));
+    let seeds = Arc::new(Seeds::sorted(
+        seeds::all(&mut Rng(seed), topic_id, args.each),
+        &mut conn,
+    )?);
     let mut apis = BTreeMap::new();
-    for s in seeds.iter() {
+    for s in seeds.served.iter().chain(&seeds.others) {
         *apis.entry((s[0], s[1], s[2], s[3])).or_insert(0u32) += 1;
     }
     eprintln!(
-        "fuzz: seed {seed}, {} valid frames, {} APIs and versions",
-        seeds.len(),
+        "fuzz: seed {seed}, {} valid frames of versions served, {} others, {} APIs and versions",
+        seeds.served.len(),
+        seeds.others.len(),
         apis.len()
     );
     let shared = Arc::new(Shared {
@@ -125,6 +129,41 @@ pub fn run(common: &Common, args: &FuzzArgs) -> Outcome<Map<String, Value>> {
         shared.problem(format!("what was kept: {e}"));
     }
     report(&shared, args, start.elapsed().as_secs_f64())
+}
+
+/// Valid frames, those that the broker lists as served apart: the others only close the connection.
+struct Seeds {
+    served: Vec<Vec<u8>>,
+    others: Vec<Vec<u8>>,
+}
+
+impl Seeds {
+    fn sorted(all: Vec<Vec<u8>>, conn: &mut Connection) -> Outcome<Self> {
+        let listed = conn.call(&ApiVersionsRequest::default(), 0)?.api_keys;
+        let (served, others): (Vec<_>, _) = all.into_iter().partition(|f| {
+            let (key, version) = (
+                i16::from_be_bytes([f[0], f[1]]),
+                i16::from_be_bytes([f[2], f[3]]),
+            );
+            listed
+                .iter()
+                .any(|k| k.api_key == key && (k.min_version..=k.max_version).contains(&version))
+        });
+        if served.is_empty() {
+            Err("nothing is served".into())
+        } else {
+            Ok(Self { served, others })
+        }
+    }
+
+    fn any(&self, rng: &mut Rng) -> &Vec<u8> {
+        let from = if rng.below(25) == 0 && !self.others.is_empty() {
+            &self.others
+        } else {
+            &self.served
+        };
+        &from[rng.below(from.len())]
+    }
 }
 
 fn report(shared: &Shared, args: &FuzzArgs, seconds: f64) -> Outcome<Map<String, Value>> {
@@ -221,7 +260,7 @@ fn watch_memory(pid: Option<u32>, limit_mib: u64, shared: &Shared) {
     }
 }
 
-fn attack(broker: &str, seeds: &[Vec<u8>], mut rng: Rng, shared: &Shared) {
+fn attack(broker: &str, seeds: &Seeds, mut rng: Rng, shared: &Shared) {
     let mut stream: Option<TcpStream> = None;
     let mut refused_in_a_row = 0;
     let mut buf = vec![0u8; 1 << 16];
@@ -335,8 +374,8 @@ const INTERESTING: [i64; 14] = [
 ];
 
 /// Appends one frame, mutated more often than not.
-fn mutate(rng: &mut Rng, seeds: &[Vec<u8>], out: &mut Vec<u8>) {
-    let mut f = seeds[rng.below(seeds.len())].clone();
+fn mutate(rng: &mut Rng, seeds: &Seeds, out: &mut Vec<u8>) {
+    let mut f = seeds.any(rng).clone();
     let rounds = rng.pick(&[0, 1, 1, 1, 2, 3, 6]);
     for _ in 0..rounds {
         change(rng, seeds, &mut f);
@@ -349,7 +388,7 @@ fn mutate(rng: &mut Rng, seeds: &[Vec<u8>], out: &mut Vec<u8>) {
     out.extend_from_slice(&f);
 }
 
-fn change(rng: &mut Rng, seeds: &[Vec<u8>], f: &mut Vec<u8>) {
+fn change(rng: &mut Rng, seeds: &Seeds, f: &mut Vec<u8>) {
     if f.is_empty() {
         return f.push(rng.next() as u8);
     }
@@ -390,7 +429,7 @@ fn change(rng: &mut Rng, seeds: &[Vec<u8>], f: &mut Vec<u8>) {
             f.splice(at..at, again);
         }
         _ => {
-            let other = &seeds[rng.below(seeds.len())];
+            let other = seeds.any(rng);
             let from = rng.below(other.len());
             f.truncate(at.max(8));
             f.extend_from_slice(&other[from..]);
