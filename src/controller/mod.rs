@@ -21,3 +21,6 @@ pub use event_loop::{Controller, ControllerParams};
 pub use handle::Handle;
 pub use outcome::{Outcome, Settings, Turn};
 pub use rng::Rng;
+
+#[cfg(test)]
+mod tests;

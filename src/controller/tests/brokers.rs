@@ -1,0 +1,395 @@
+//! Registration, heartbeats, fencing, shutdown, and what they do to partitions; AlterPartition and ElectLeaders.
+
+use kafka_protocol::messages::alter_partition_request::{BrokerState, PartitionData, TopicData};
+use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
+use kafka_protocol::messages::update_features_request::FeatureUpdateKey;
+use kafka_protocol::messages::{
+    AllocateProducerIdsRequest, AlterPartitionRequest, ElectLeadersRequest,
+    UnregisterBrokerRequest, UpdateFeaturesRequest,
+};
+
+use super::*;
+use crate::controller::{partition_control, producer_id_control};
+use crate::metadata::{LeaderRecoveryState, NO_LEADER};
+
+const SESSION_MS: i64 = 9_000;
+
+#[test]
+fn registration_is_checked() {
+    let mut cluster = Cluster::new();
+    let other_cluster = registration(1, 1).with_cluster_id(StrBytes::from_static_str("other"));
+    let without_metadata_version = registration(1, 1).with_features(Vec::new());
+    let mut old = registration(1, 1);
+    old.features[0].max_supported_version = 29;
+    let taken = registration(2, 2).with_log_dirs(vec![Uuid::from_u128(1001)]);
+    for (request, expected) in [
+        (other_cluster, Err(104)),
+        (registration(1, 1).with_log_dirs(Vec::new()), Err(119)),
+        (
+            registration(1, 1).with_log_dirs(vec![Uuid::from_u128(1)]),
+            Err(119),
+        ),
+        (without_metadata_version, Err(119)),
+        (old, Err(35)),
+        (registration(1, 1), Ok(cluster.image.next_offset())),
+        // The same process may come again and keeps its epoch; another one has to wait.
+        (registration(1, 1), Ok(cluster.image.next_offset())),
+        (registration(1, 2), Err(101)),
+        (taken, Err(119)),
+    ] {
+        assert_eq!(cluster.register(request), expected);
+    }
+    assert!(cluster.image.cluster.broker(1).expect("registered").fenced);
+    cluster.now_ms = SESSION_MS + 1;
+    let epoch = cluster
+        .register(registration(1, 2))
+        .expect("the session is over");
+    assert_eq!(cluster.epoch(1), epoch);
+}
+
+#[test]
+fn a_new_controller_does_not_hold_sessions_it_has_not_seen() {
+    let mut cluster = Cluster::with_brokers(1);
+    cluster.heartbeats = Heartbeats::start(&cluster.image, cluster.now_ms);
+    assert!(
+        cluster.register(registration(1, 99)).is_ok(),
+        "restart after a crash of both"
+    );
+}
+
+#[test]
+fn heartbeats_unfence_who_has_caught_up() {
+    let mut cluster = Cluster::new();
+    let epoch = cluster.register(registration(1, 1)).expect("registers");
+    assert_eq!(cluster.heartbeat(1, epoch + 1, |r| r).error_code, 77);
+    assert_eq!(cluster.heartbeat(2, epoch, |r| r).error_code, 102);
+    let behind = cluster.heartbeat(1, epoch, |r| r.with_current_metadata_offset(epoch - 1));
+    assert_eq!((behind.is_caught_up, behind.is_fenced), (false, true));
+    let wants_fence = cluster.heartbeat(1, epoch, |r| r.with_want_fence(true));
+    assert_eq!(
+        (wants_fence.is_caught_up, wants_fence.is_fenced),
+        (true, true)
+    );
+    let unfenced = cluster.heartbeat(1, epoch, |r| r);
+    assert_eq!((unfenced.is_caught_up, unfenced.is_fenced), (true, false));
+    assert!(cluster.image.cluster.is_active(1));
+    let offset = cluster.last_offset();
+    cluster.heartbeat(1, epoch, |r| r);
+    assert_eq!(
+        cluster.last_offset(),
+        offset,
+        "a heartbeat that changes nothing writes nothing"
+    );
+}
+
+#[test]
+fn silent_brokers_are_fenced_and_lose_their_partitions() {
+    let mut cluster = Cluster::with_brokers(3);
+    let manual = vec![assignment(0, &[1, 2, 3]), assignment(1, &[1, 2, 3])];
+    assert_eq!(
+        cluster.create(topic("t", -1, -1).with_assignments(manual)),
+        0
+    );
+    assert_eq!(cluster.partition("t", 0).leader, 1);
+    cluster.now_ms = SESSION_MS - 1;
+    for id in [2, 3] {
+        let epoch = cluster.epoch(id);
+        cluster.heartbeat(id, epoch, |r| r);
+    }
+    cluster.expire();
+    assert!(cluster.image.cluster.is_alive(1), "not yet");
+    cluster.now_ms = SESSION_MS;
+    assert_eq!(
+        cluster
+            .heartbeats
+            .next_expiry_ms(&cluster.image, SESSION_MS),
+        Some(SESSION_MS)
+    );
+    cluster.expire();
+    assert!(!cluster.image.cluster.is_alive(1));
+    let partition = cluster.partition("t", 1);
+    assert_eq!((partition.leader, partition.leader_epoch), (2, 1));
+    assert_eq!(
+        (&partition.isr[..], partition.partition_epoch),
+        (&[2, 3][..], 1)
+    );
+    assert_eq!(
+        cluster
+            .heartbeats
+            .next_expiry_ms(&cluster.image, SESSION_MS),
+        Some(2 * SESSION_MS - 1)
+    );
+}
+
+#[test]
+fn the_last_in_sync_replica_stays_eligible() {
+    let mut cluster = Cluster::with_brokers(2);
+    assert_eq!(
+        cluster.create(topic("t", -1, -1).with_assignments(vec![assignment(0, &[1])])),
+        0
+    );
+    let epoch = cluster.epoch(1);
+    let first = cluster.heartbeat(1, epoch, |r| r.with_want_shut_down(true));
+    assert!(!first.should_shut_down, "leads a partition");
+    let left = cluster.partition("t", 0).clone();
+    assert_eq!(
+        (left.leader, &left.isr[..], &left.elr[..]),
+        (NO_LEADER, &[][..], &[1][..])
+    );
+    assert_eq!(left.last_known_elr, [1]);
+    let second = cluster.heartbeat(1, epoch, |r| r.with_want_shut_down(true));
+    assert!(!second.should_shut_down, "broker 2 has not seen it");
+    let other = cluster.epoch(2);
+    cluster.heartbeat(2, other, |r| r);
+    let third = cluster.heartbeat(1, epoch, |r| r.with_want_shut_down(true));
+    assert!(third.should_shut_down && third.is_fenced);
+    // Back after a clean stop: elected from the eligible replicas, nothing is lost.
+    let back = registration(1, 50).with_previous_broker_epoch(epoch);
+    cluster.now_ms = SESSION_MS + 1;
+    cluster.heartbeat(2, other, |r| r);
+    let epoch = cluster.register(back).expect("registers");
+    assert!(!cluster.heartbeat(1, epoch, |r| r).is_fenced);
+    let back = cluster.partition("t", 0);
+    assert_eq!(
+        (back.leader, &back.isr[..], back.elr.len()),
+        (1, &[1][..], 0)
+    );
+    assert_eq!(back.leader_recovery_state, LeaderRecoveryState::Recovered);
+    assert!(back.last_known_elr.is_empty());
+}
+
+#[test]
+fn a_crashed_single_broker_leads_again_as_the_last_known_leader() {
+    let mut cluster = Cluster::with_brokers(1);
+    assert_eq!(cluster.create(topic("t", 1, 1)), 0);
+    cluster.heartbeats = Heartbeats::start(&cluster.image, 0);
+    let epoch = cluster.register(registration(1, 2)).expect("registers");
+    let crashed = cluster.partition("t", 0).clone();
+    assert_eq!(
+        (crashed.leader, crashed.isr.len(), crashed.elr.len()),
+        (NO_LEADER, 0, 0)
+    );
+    assert_eq!(crashed.last_known_elr, [1]);
+    assert!(!cluster.heartbeat(1, epoch, |r| r).is_fenced);
+    let back = cluster.partition("t", 0);
+    assert_eq!((back.leader, &back.isr[..]), (1, &[1][..]));
+    assert_eq!(back.leader_recovery_state, LeaderRecoveryState::Recovering);
+    assert!(back.leader_epoch > crashed.leader_epoch);
+}
+
+#[test]
+fn failed_directories_take_their_partitions_along() {
+    let mut cluster = Cluster::with_brokers(2);
+    let manual = topic("t", -1, -1).with_assignments(vec![assignment(0, &[1, 2])]);
+    assert_eq!(cluster.create(manual), 0);
+    assert_eq!(
+        cluster.partition("t", 0).directory(1),
+        Uuid::from_u128(1001)
+    );
+    let epoch = cluster.epoch(1);
+    let failed = vec![Uuid::from_u128(1001)];
+    cluster.heartbeat(1, epoch, |r| r.with_offline_log_dirs(failed));
+    let partition = cluster.partition("t", 0);
+    assert_eq!((partition.leader, &partition.isr[..]), (2, &[2][..]));
+}
+
+fn alter(
+    cluster: &mut Cluster,
+    broker: BrokerId,
+    isr: &[(BrokerId, i64)],
+    adapt: impl FnOnce(PartitionData) -> PartitionData,
+) -> i16 {
+    let partition = cluster.partition("t", 0);
+    let isr = isr.iter().map(|(id, epoch)| {
+        let state = BrokerState::default().with_broker_id(WireBrokerId(*id));
+        state.with_broker_epoch(*epoch)
+    });
+    let data = PartitionData::default()
+        .with_partition_index(0)
+        .with_leader_epoch(partition.leader_epoch)
+        .with_partition_epoch(partition.partition_epoch)
+        .with_new_isr_with_epochs(isr.collect());
+    let topic_id = cluster.image.topics.id_of("t").expect("exists");
+    let data = TopicData::default()
+        .with_topic_id(topic_id)
+        .with_partitions(vec![adapt(data)]);
+    let request = AlterPartitionRequest::default()
+        .with_broker_id(WireBrokerId(broker))
+        .with_broker_epoch(cluster.epoch(broker))
+        .with_topics(vec![data]);
+    let response = cluster.run(|turn| partition_control::alter_partition(turn, &request));
+    response.topics[0].partitions[0].error_code
+}
+
+#[test]
+fn alter_partition_is_checked() {
+    let mut cluster = Cluster::with_brokers(3);
+    let manual = topic("t", -1, -1).with_assignments(vec![assignment(0, &[1, 2, 3])]);
+    assert_eq!(cluster.create(manual), 0);
+    let epochs: Vec<i64> = (1..=3).map(|id| cluster.epoch(id)).collect();
+    let (one, two, three) = ((1, epochs[0]), (2, epochs[1]), (3, epochs[2]));
+    assert_eq!(
+        alter(&mut cluster, 1, &[one], |p| p.with_partition_index(9)),
+        3
+    );
+    assert_eq!(
+        alter(&mut cluster, 1, &[one], |p| p.with_leader_epoch(1)),
+        41
+    );
+    assert_eq!(
+        alter(&mut cluster, 1, &[one], |p| p.with_partition_epoch(1)),
+        41
+    );
+    assert_eq!(
+        alter(&mut cluster, 1, &[one], |p| p.with_leader_epoch(-1)),
+        74
+    );
+    assert_eq!(alter(&mut cluster, 2, &[two], |p| p), 42, "not the leader");
+    assert_eq!(
+        alter(&mut cluster, 1, &[one], |p| p.with_partition_epoch(-1)),
+        95
+    );
+    assert_eq!(alter(&mut cluster, 1, &[one, one], |p| p), 42);
+    assert_eq!(
+        alter(&mut cluster, 1, &[one, (9, -1)], |p| p),
+        42,
+        "not assigned"
+    );
+    assert_eq!(
+        alter(&mut cluster, 1, &[two], |p| p),
+        42,
+        "without the leader"
+    );
+    assert_eq!(
+        alter(&mut cluster, 1, &[one], |p| p.with_leader_recovery_state(1)),
+        42
+    );
+    assert_eq!(
+        alter(&mut cluster, 1, &[one, (2, 0)], |p| p),
+        107,
+        "another incarnation"
+    );
+    assert_eq!(alter(&mut cluster, 1, &[one, two], |p| p), 0);
+    let shrunk = cluster.partition("t", 0);
+    assert_eq!(
+        (&shrunk.isr[..], shrunk.partition_epoch, shrunk.leader_epoch),
+        (&[1, 2][..], 1, 0)
+    );
+    cluster.heartbeat(3, epochs[2], |r| r.with_want_fence(true));
+    assert_eq!(
+        alter(&mut cluster, 1, &[one, two, three], |p| p),
+        107,
+        "3 is fenced"
+    );
+    cluster.heartbeat(3, epochs[2], |r| r);
+    assert_eq!(alter(&mut cluster, 1, &[one, two, (3, -1)], |p| p), 0);
+    assert_eq!(cluster.partition("t", 0).isr, [1, 2, 3]);
+}
+
+#[test]
+fn preferred_leaders_are_elected_on_request() {
+    let mut cluster = Cluster::with_brokers(2);
+    let manual = topic("t", -1, -1).with_assignments(vec![assignment(0, &[1, 2])]);
+    assert_eq!(cluster.create(manual), 0);
+    let elect = |cluster: &mut Cluster, kind, partition| {
+        let topics = TopicPartitions::default()
+            .with_topic(name("t"))
+            .with_partitions(vec![partition]);
+        let request = ElectLeadersRequest::default()
+            .with_election_type(kind)
+            .with_topic_partitions(Some(vec![topics]));
+        let response = cluster.run(|turn| partition_control::elect_leaders(turn, &request));
+        response.replica_election_results[0].partition_result[0].error_code
+    };
+    assert_eq!(elect(&mut cluster, 0, 0), 84, "leads already");
+    assert_eq!(elect(&mut cluster, 0, 5), 3);
+    let epoch = cluster.epoch(1);
+    cluster.heartbeat(1, epoch, |r| r.with_want_fence(true));
+    assert_eq!(cluster.partition("t", 0).leader, 2);
+    assert_eq!(elect(&mut cluster, 0, 0), 80, "fenced");
+    assert_eq!(elect(&mut cluster, 1, 0), 84);
+    cluster.heartbeat(1, epoch, |r| r);
+    let (two, one) = ((2, cluster.epoch(2)), (1, epoch));
+    assert_eq!(alter(&mut cluster, 2, &[two, one], |p| p), 0);
+    assert_eq!(elect(&mut cluster, 0, 0), 0);
+    assert_eq!(cluster.partition("t", 0).leader, 1);
+}
+
+#[test]
+fn unregistered_brokers_are_forgotten() {
+    let mut cluster = Cluster::with_brokers(2);
+    let manual = topic("t", -1, -1).with_assignments(vec![assignment(0, &[1, 2])]);
+    assert_eq!(cluster.create(manual), 0);
+    let request = UnregisterBrokerRequest::default().with_broker_id(WireBrokerId(1));
+    let code = |cluster: &mut Cluster| {
+        cluster
+            .run(|turn| cluster_control::unregister_broker(turn, &request))
+            .error_code
+    };
+    assert_eq!(code(&mut cluster), 0);
+    assert_eq!(code(&mut cluster), 102);
+    assert_eq!(cluster.partition("t", 0).leader, 2);
+    assert!(cluster.image.cluster.broker(1).is_none());
+}
+
+#[test]
+fn producer_ids_come_in_blocks_and_never_twice() {
+    let mut cluster = Cluster::with_brokers(2);
+    let allocate = |cluster: &mut Cluster, id: BrokerId, epoch: i64| {
+        let request = AllocateProducerIdsRequest::default()
+            .with_broker_id(WireBrokerId(id))
+            .with_broker_epoch(epoch);
+        let block = cluster.run(|turn| producer_id_control::allocate_producer_ids(turn, &request));
+        (
+            block.error_code,
+            block.producer_id_start.0,
+            block.producer_id_len,
+        )
+    };
+    let epochs = [cluster.epoch(1), cluster.epoch(2)];
+    assert_eq!(allocate(&mut cluster, 1, epochs[0]), (0, 0, 1000));
+    assert_eq!(allocate(&mut cluster, 2, epochs[1]), (0, 1000, 1000));
+    assert_eq!(allocate(&mut cluster, 2, epochs[0]).0, 77);
+    assert_eq!(allocate(&mut cluster, 3, 0).0, 102);
+    assert_eq!(allocate(&mut cluster, 1, epochs[0]), (0, 2000, 1000));
+}
+
+#[test]
+fn features_change_within_what_everybody_supports() {
+    let mut cluster = Cluster::with_brokers(1);
+    let levels: Vec<_> = cluster.image.features.finalized_levels().collect();
+    assert_eq!(
+        levels,
+        [
+            ("eligible.leader.replicas.version", 1),
+            ("group.version", 1),
+            ("metadata.version", 30),
+            ("share.version", 1),
+            ("streams.version", 1),
+            ("transaction.version", 2),
+        ]
+    );
+    for (feature, level, kind, code) in [
+        ("group.version", 2, 1, 95),
+        ("group.version", -1, 1, 95),
+        ("group.version", 0, 1, 95),
+        ("group.version", 0, 2, 0),
+        ("group.version", 1, 2, 95),
+        ("group.version", 1, 9, 95),
+        ("group.version", 1, 1, 0),
+        ("no.such.feature", 1, 1, 95),
+        ("metadata.version", 31, 1, 95),
+        ("metadata.version", 7, 3, 95),
+        ("metadata.version", 30, 1, 0),
+        ("kraft.version", 2, 1, 95),
+    ] {
+        let update = FeatureUpdateKey::default()
+            .with_feature(StrBytes::from_static_str(feature))
+            .with_max_version_level(level)
+            .with_upgrade_type(kind);
+        let request = UpdateFeaturesRequest::default().with_feature_updates(vec![update]);
+        let response = cluster.run(|turn| feature_control::update_features(turn, &request));
+        assert_eq!(response.error_code, code, "{feature} {level} {kind}");
+    }
+    assert_eq!(cluster.image.features.level("group.version"), 1);
+}

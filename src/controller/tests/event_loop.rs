@@ -1,0 +1,356 @@
+//! The loop, the handle and the loader together over a metadata log in memory.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use kafka_protocol::messages::DeleteTopicsRequest;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::clock::Clock;
+use crate::controller::{Controller, ControllerParams, Handle};
+use crate::metadata::{Images, Loader, LoaderParams, Publisher, SnapshotPolicy};
+use crate::quorum::{
+    BoxFuture, Committed, LeaderAndEpoch, MetaLog, ProposeError, QuorumInfo, SnapshotError,
+};
+use crate::types::LeaderEpoch;
+
+/// A metadata log in memory with one voter. Batches are committed at once, or when the test says so.
+struct MemoryLog {
+    leader: watch::Sender<LeaderAndEpoch>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    batches: Vec<Committed>,
+    end_offset: Offset,
+    subscribers: Vec<mpsc::Sender<Committed>>,
+    snapshots: Vec<(Offset, Vec<MetadataRecord>)>,
+    /// Proposals wait here while the test holds commits back.
+    held: Option<Vec<oneshot::Sender<()>>>,
+}
+
+impl MemoryLog {
+    fn new(leader_id: Option<BrokerId>) -> Arc<Self> {
+        let leader = watch::Sender::new(LeaderAndEpoch {
+            leader_id,
+            epoch: 1,
+        });
+        Arc::new(Self {
+            leader,
+            state: Mutex::default(),
+        })
+    }
+
+    fn lead(&self, leader_id: Option<BrokerId>, epoch: LeaderEpoch) {
+        self.leader
+            .send_replace(LeaderAndEpoch { leader_id, epoch });
+    }
+
+    fn hold_commits(&self) {
+        self.state.lock().expect("state").held = Some(Vec::new());
+    }
+}
+
+impl State {
+    fn append(&mut self, epoch: LeaderEpoch, records: Vec<MetadataRecord>) -> Offset {
+        let base_offset = self.end_offset;
+        self.end_offset += records.len() as Offset;
+        let batch = Committed::Batch {
+            base_offset,
+            last_offset: self.end_offset - 1,
+            epoch,
+            append_time_ms: 0,
+            records: records.into(),
+        };
+        self.subscribers
+            .retain(|subscriber| subscriber.try_send(batch.clone()).is_ok());
+        self.batches.push(batch);
+        self.end_offset - 1
+    }
+}
+
+impl MetaLog for MemoryLog {
+    fn propose(
+        &self,
+        epoch: LeaderEpoch,
+        records: Vec<MetadataRecord>,
+    ) -> BoxFuture<'static, Result<Offset, ProposeError>> {
+        if self.leader.borrow().epoch != epoch {
+            return Box::pin(std::future::ready(Err(ProposeError::NotLeader)));
+        }
+        let mut state = self.state.lock().expect("state");
+        if let Some(held) = &mut state.held {
+            let (release, released) = oneshot::channel();
+            held.push(release);
+            return Box::pin(async move {
+                released.await.ok();
+                Err(ProposeError::NotLeader)
+            });
+        }
+        let last_offset = state.append(epoch, records);
+        Box::pin(std::future::ready(Ok(last_offset)))
+    }
+
+    fn end_offset(&self) -> Offset {
+        self.state.lock().expect("state").end_offset
+    }
+
+    fn leader(&self) -> watch::Receiver<LeaderAndEpoch> {
+        self.leader.subscribe()
+    }
+
+    fn subscribe(&self) -> mpsc::Receiver<Committed> {
+        let (sender, receiver) = mpsc::channel(10_000);
+        let mut state = self.state.lock().expect("state");
+        for batch in &state.batches {
+            sender.try_send(batch.clone()).expect("room");
+        }
+        state.subscribers.push(sender);
+        receiver
+    }
+
+    fn describe(&self) -> QuorumInfo {
+        QuorumInfo {
+            leader_id: 1,
+            leader_epoch: 1,
+            high_watermark: self.end_offset(),
+            voters: Vec::new(),
+            observers: Vec::new(),
+        }
+    }
+
+    fn write_snapshot(
+        &self,
+        offset: Offset,
+        _: LeaderEpoch,
+        records: Vec<MetadataRecord>,
+    ) -> BoxFuture<'static, Result<(), SnapshotError>> {
+        self.state
+            .lock()
+            .expect("state")
+            .snapshots
+            .push((offset, records));
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+/// Notes the deltas.
+#[derive(Default)]
+struct Recorder(Mutex<Vec<MetadataDelta>>);
+
+impl Publisher for Recorder {
+    fn on_update(&self, delta: &MetadataDelta, _: &Arc<MetadataImage>) {
+        self.0.lock().expect("deltas").push(delta.clone());
+    }
+}
+
+struct Node {
+    log: Arc<MemoryLog>,
+    handle: Handle,
+    images: Images,
+    recorder: Arc<Recorder>,
+    shutdown: CancellationToken,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+impl Node {
+    fn start(log: Arc<MemoryLog>, record_bytes_max: i64) -> Self {
+        let images = Images::new();
+        let recorder = Arc::new(Recorder::default());
+        let shutdown = CancellationToken::new();
+        let handle = Controller::start(ControllerParams {
+            settings: settings(),
+            log: Arc::<MemoryLog>::clone(&log),
+            images: images.clone(),
+            clock: Clock::system(),
+            shutdown: shutdown.clone(),
+        });
+        Loader::start(LoaderParams {
+            log: Arc::<MemoryLog>::clone(&log),
+            images: images.clone(),
+            publishers: vec![Arc::<Recorder>::clone(&recorder)],
+            snapshots: SnapshotPolicy {
+                record_bytes_max,
+                interval_ms: 0,
+            },
+            shutdown: shutdown.clone(),
+        });
+        Self {
+            log,
+            handle,
+            images,
+            recorder,
+            shutdown,
+        }
+    }
+
+    /// Registers broker 1 and has it unfenced.
+    async fn join(&self, incarnation: u128) {
+        let response = self
+            .handle
+            .broker_registration(registration(1, incarnation))
+            .await;
+        assert_eq!(response.error_code, 0);
+        let request = BrokerHeartbeatRequest::default()
+            .with_broker_id(WireBrokerId(1))
+            .with_broker_epoch(response.broker_epoch)
+            .with_current_metadata_offset(self.images.current().last_offset);
+        let response = self.handle.broker_heartbeat(request).await;
+        assert_eq!((response.error_code, response.is_fenced), (0, false));
+        assert!(
+            self.images.current().cluster.is_alive(1),
+            "applied when answered"
+        );
+    }
+
+    async fn create(&self, topic: CreatableTopic) -> i16 {
+        let request = create(vec![topic]).with_timeout_ms(5_000);
+        self.handle.create_topics(request).await.topics[0].error_code
+    }
+}
+
+#[tokio::test]
+async fn topics_live_through_a_restart_of_the_controller() {
+    let log = MemoryLog::new(Some(1));
+    let node = Node::start(Arc::clone(&log), i64::MAX);
+    node.join(1).await;
+    assert_eq!(node.create(topic("t", 2, 1)).await, 0);
+    assert_eq!(node.create(topic("t", 2, 1)).await, 36);
+    assert_eq!(node.create(topic("doomed", 1, 1)).await, 0);
+    let request = DeleteTopicsRequest::default()
+        .with_topic_names(vec![name("doomed")])
+        .with_timeout_ms(5_000);
+    assert_eq!(
+        node.handle.delete_topics(request).await.responses[0].error_code,
+        0
+    );
+    let before = node.images.current();
+    drop(node);
+    let node = Node::start(log, i64::MAX);
+    let after = node.images.wait_for(before.last_offset).await;
+    assert_eq!(after, before);
+    let deltas = node.recorder.0.lock().expect("deltas").clone();
+    assert_eq!(deltas.len(), 1, "all that was there comes as one delta");
+    assert!(deltas[0].initial && deltas[0].topics_changed.values().all(|t| &*t.name == "t"));
+    assert_eq!(node.create(topic("t", 2, 1)).await, 36);
+}
+
+#[tokio::test]
+async fn requests_wait_for_a_leader_and_are_refused_by_others() {
+    let log = MemoryLog::new(None);
+    let node = Node::start(Arc::clone(&log), i64::MAX);
+    let waiting = tokio::spawn({
+        let handle = node.handle.clone();
+        async move {
+            handle
+                .broker_registration(registration(1, 1))
+                .await
+                .error_code
+        }
+    });
+    tokio::task::yield_now().await;
+    log.lead(Some(1), 2);
+    assert_eq!(waiting.await.expect("answered"), 0);
+    log.lead(Some(2), 3);
+    let timeout = Duration::from_secs(5);
+    let refused = tokio::time::timeout(timeout, node.create(topic("t", 1, 1))).await;
+    assert_eq!(refused.expect("at once"), 41);
+}
+
+#[tokio::test]
+async fn what_is_not_committed_is_forgotten() {
+    let log = MemoryLog::new(Some(1));
+    let node = Node::start(Arc::clone(&log), i64::MAX);
+    node.join(1).await;
+    log.hold_commits();
+    let requests = ["a", "b"].map(|topic_name| {
+        let handle = node.handle.clone();
+        let request = create(vec![topic(topic_name, 1, 1)]).with_timeout_ms(60_000);
+        tokio::spawn(async move { handle.create_topics(request).await.topics[0].error_code })
+    });
+    while log
+        .state
+        .lock()
+        .expect("state")
+        .held
+        .as_ref()
+        .map_or(0, Vec::len)
+        < 2
+    {
+        tokio::task::yield_now().await;
+    }
+    log.state.lock().expect("state").held = None;
+    for request in requests {
+        assert_eq!(request.await.expect("answered"), 41);
+    }
+    assert_eq!(node.create(topic("a", 1, 1)).await, 41, "the epoch is over");
+    log.lead(Some(1), 2);
+    assert_eq!(
+        node.create(topic("a", 1, 1)).await,
+        0,
+        "it was never created"
+    );
+}
+
+#[tokio::test]
+async fn timeouts_are_kafkas() {
+    let node = Node::start(MemoryLog::new(Some(1)), i64::MAX);
+    node.join(1).await;
+    for timeout_ms in [0, -1] {
+        let request = create(vec![topic("t", 1, 1)]).with_timeout_ms(timeout_ms);
+        assert_eq!(
+            node.handle.create_topics(request).await.topics[0].error_code,
+            7
+        );
+    }
+    node.log.hold_commits();
+    let request = create(vec![topic("t", 1, 1)]).with_timeout_ms(20);
+    assert_eq!(
+        node.handle.create_topics(request).await.topics[0].error_code,
+        7
+    );
+}
+
+#[tokio::test]
+async fn snapshots_are_written_by_size_and_hold_everything() {
+    let node = Node::start(MemoryLog::new(Some(1)), 2_000);
+    node.join(1).await;
+    for number in 0..40 {
+        assert_eq!(node.create(topic(&format!("t{number}"), 3, 1)).await, 0);
+    }
+    let snapshots = std::mem::take(&mut node.log.state.lock().expect("state").snapshots);
+    assert!(snapshots.len() > 1, "wrote {} snapshots", snapshots.len());
+    let (offset, records) = snapshots.last().expect("one");
+    let mut restored = MetadataImage::default();
+    for record in records {
+        restored
+            .apply(record, &mut MetadataDelta::default())
+            .expect("fits");
+    }
+    let mut replayed = MetadataImage::default();
+    for batch in &node.log.state.lock().expect("state").batches {
+        match batch {
+            Committed::Batch {
+                records,
+                last_offset,
+                ..
+            } if last_offset < offset => {
+                for record in &**records {
+                    replayed
+                        .apply(record, &mut MetadataDelta::default())
+                        .expect("fits");
+                }
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(restored, replayed);
+}
