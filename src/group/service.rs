@@ -1,7 +1,6 @@
 //! The handle that API handlers and the broker's metadata updates use: checks what needs no group, sends the rest to
 //! the group's partition, and turns errors into each API's form.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -40,16 +39,6 @@ pub struct GroupCoordinator {
     config: Arc<GroupConfig>,
     /// Set once: groups must not move while members hold sessions.
     partitions_count: Arc<OnceLock<i32>>,
-    creating_topic: Arc<AtomicBool>,
-}
-
-/// While it lives, nobody else is asked to create the internal topic.
-pub struct TopicCreation(Arc<AtomicBool>);
-
-impl Drop for TopicCreation {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
-    }
 }
 
 /// The broker side.
@@ -73,19 +62,12 @@ impl GroupCoordinator {
             runtime,
             config,
             partitions_count: Arc::default(),
-            creating_topic: Arc::default(),
         }
     }
 
     /// How many partitions `__consumer_offsets` has. The first call counts; before it the configured number does.
     pub fn set_partitions_count(&self, count: i32) {
         self.partitions_count.get_or_init(|| count);
-    }
-
-    /// For the one who creates `__consumer_offsets`; `None` while another does.
-    pub fn begin_topic_creation(&self) -> Option<TopicCreation> {
-        let was_running = self.creating_topic.swap(true, Ordering::AcqRel);
-        (!was_running).then(|| TopicCreation(self.creating_topic.clone()))
     }
 
     /// The partition of `__consumer_offsets` that holds `group_id`.

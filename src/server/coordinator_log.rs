@@ -99,6 +99,8 @@ impl Publisher for GroupElections {
             let Some(topic) = image.topics.by_id(*topic_id) else {
                 continue;
             };
+            self.groups
+                .set_partitions_count(topic.partitions.len() as i32);
             for index in &change.partitions {
                 let Some(registration) = topic.partitions.get(index) else {
                     continue;

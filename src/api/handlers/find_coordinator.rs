@@ -3,13 +3,11 @@
 //! Transactional ids and share partitions have no coordinator in this broker: COORDINATOR_NOT_AVAILABLE.
 //! Versions: v1 key types - v3 flexible - v4 many keys (KIP-699) - v6 share groups (KIP-932).
 
-use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::{
-    BrokerId, CreateTopicsRequest, FindCoordinatorRequest, FindCoordinatorResponse, TopicName,
+    BrokerId, FindCoordinatorRequest, FindCoordinatorResponse, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
-use tracing::{info, warn};
 
 use crate::api::RequestContext;
 use crate::protocol::ErrorCode;
@@ -65,7 +63,10 @@ fn find(context: &RequestContext, key_type: i8, key: &str) -> Result<Node, Error
 fn find_group(context: &RequestContext, group_id: &str) -> Result<Node, ErrorCode> {
     let image = context.services.image();
     let Some(topic) = image.topics.by_name(GROUP_METADATA_TOPIC) else {
-        create_offsets_topic(context);
+        // Clients try again until it is there.
+        let topic = TopicName(StrBytes::from_static_str(GROUP_METADATA_TOPIC));
+        let services = &context.services;
+        services.topic_creation.start(&services.config(), &[topic]);
         return Err(ErrorCode::CoordinatorNotAvailable);
     };
     let partition = context.services.groups.partition_for(group_id);
@@ -85,52 +86,6 @@ fn find_group(context: &RequestContext, group_id: &str) -> Result<Node, ErrorCod
         ))
     });
     endpoint.ok_or(ErrorCode::CoordinatorNotAvailable)
-}
-
-/// Asks the controller for `__consumer_offsets` in the background. Clients try again until it is there.
-fn create_offsets_topic(context: &RequestContext) {
-    let Some(creation) = context.services.groups.begin_topic_creation() else {
-        return;
-    };
-    let config = context.services.config();
-    let configs = [
-        ("cleanup.policy", "compact".to_owned()),
-        ("compression.type", "producer".to_owned()),
-        (
-            "segment.bytes",
-            config.offsets_topic_segment_bytes.to_string(),
-        ),
-    ];
-    let configs = configs.into_iter().map(|(name, value)| {
-        CreatableTopicConfig::default()
-            .with_name(StrBytes::from_static_str(name))
-            .with_value(Some(StrBytes::from_string(value)))
-    });
-    let topic = CreatableTopic::default()
-        .with_name(TopicName(StrBytes::from_static_str(GROUP_METADATA_TOPIC)))
-        .with_num_partitions(config.offsets_topic_num_partitions)
-        .with_replication_factor(config.offsets_topic_replication_factor)
-        .with_configs(configs.collect());
-    let request = CreateTopicsRequest::default()
-        .with_topics(vec![topic])
-        .with_timeout_ms(config.request_timeout_ms);
-    let controller = context.services.controller.clone();
-    tokio::spawn(async move {
-        let response = controller.create_topics(request).await;
-        drop(creation);
-        match response.topics.first() {
-            Some(topic) if topic.error_code == 0 => {
-                info!(topic = GROUP_METADATA_TOPIC, "created internal topic");
-            }
-            Some(topic) => warn!(
-                topic = GROUP_METADATA_TOPIC,
-                error_code = topic.error_code,
-                message = topic.error_message.as_deref(),
-                "internal topic could not be created"
-            ),
-            None => {}
-        }
-    });
 }
 
 fn text(code: ErrorCode) -> &'static str {
