@@ -1,6 +1,6 @@
 //! Our messages against the codec crate, byte for byte, and hostile bytes.
 
-use std::fmt::Debug;
+use std::fmt::{Debug, Write as _};
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages as theirs;
@@ -50,79 +50,55 @@ macro_rules! ours {
     )* };
 }
 
-/// Runs `$check::<type>()` for every message that `message!` defined outside the metadata records.
-macro_rules! for_each_message {
-    ($check:ident) => {
-        $check::<list_offsets::ListOffsetsRequest>();
-        $check::<list_offsets::ListOffsetsResponse>();
-        $check::<describe_log_dirs::DescribeLogDirsRequest>();
-        $check::<describe_log_dirs::DescribeLogDirsResponse>();
-        $check::<offset_commit::OffsetCommitRequest>();
-        $check::<offset_commit::OffsetCommitResponse>();
-        $check::<offset_fetch::OffsetFetchRequest>();
-        $check::<offset_fetch::OffsetFetchResponse>();
-        $check::<write_txn_markers::WriteTxnMarkersRequest>();
-        $check::<write_txn_markers::WriteTxnMarkersResponse>();
-        $check::<broker_heartbeat::BrokerHeartbeatRequest>();
-        $check::<broker_heartbeat::BrokerHeartbeatResponse>();
-        $check::<produce::ProduceRequest>();
-        $check::<produce::ProduceResponse>();
-        $check::<FetchRequest>();
-        $check::<FetchResponse<Bytes>>();
-        $check::<LeaderChangeMessage>();
-        $check::<SnapshotHeaderRecord>();
-        $check::<SnapshotFooterRecord>();
-        $check::<KRaftVersionRecord>();
-        $check::<VotersRecord>();
-        $check::<EndTxnMarker>();
-        $check::<OffsetCommitKey>();
-        $check::<OffsetCommitValue>();
-        $check::<GroupMetadataKey>();
-        $check::<GroupMetadataValue>();
-        $check::<TransactionLogKey>();
-        $check::<TransactionLogValue>();
+/// Expands `$then!(arguments type, ...)` with every message that `message!` defined outside the metadata records.
+macro_rules! messages {
+    ($then:ident $($arguments:tt)*) => {
+        $then!($($arguments)*
+            list_offsets::ListOffsetsRequest,
+            list_offsets::ListOffsetsResponse,
+            describe_log_dirs::DescribeLogDirsRequest,
+            describe_log_dirs::DescribeLogDirsResponse,
+            offset_commit::OffsetCommitRequest,
+            offset_commit::OffsetCommitResponse,
+            offset_fetch::OffsetFetchRequest,
+            offset_fetch::OffsetFetchResponse,
+            write_txn_markers::WriteTxnMarkersRequest,
+            write_txn_markers::WriteTxnMarkersResponse,
+            broker_heartbeat::BrokerHeartbeatRequest,
+            broker_heartbeat::BrokerHeartbeatResponse,
+            produce::ProduceRequest,
+            produce::ProduceResponse,
+            FetchRequest,
+            FetchResponse<Bytes>,
+            LeaderChangeMessage,
+            SnapshotHeaderRecord,
+            SnapshotFooterRecord,
+            KRaftVersionRecord,
+            VotersRecord,
+            EndTxnMarker,
+            OffsetCommitKey,
+            OffsetCommitValue,
+            GroupMetadataKey,
+            GroupMetadataValue,
+            TransactionLogKey,
+            TransactionLogValue,
+        );
     };
 }
 
-ours!(
-    list_offsets::ListOffsetsRequest,
-    list_offsets::ListOffsetsResponse,
-    describe_log_dirs::DescribeLogDirsRequest,
-    describe_log_dirs::DescribeLogDirsResponse,
-    offset_commit::OffsetCommitRequest,
-    offset_commit::OffsetCommitResponse,
-    offset_fetch::OffsetFetchRequest,
-    offset_fetch::OffsetFetchResponse,
-    write_txn_markers::WriteTxnMarkersRequest,
-    write_txn_markers::WriteTxnMarkersResponse,
-    broker_heartbeat::BrokerHeartbeatRequest,
-    broker_heartbeat::BrokerHeartbeatResponse,
-    produce::ProduceRequest,
-    produce::ProduceResponse,
-    FetchRequest,
-    LeaderChangeMessage,
-    SnapshotHeaderRecord,
-    SnapshotFooterRecord,
-    KRaftVersionRecord,
-    VotersRecord,
-    EndTxnMarker,
-    OffsetCommitKey,
-    OffsetCommitValue,
-    GroupMetadataKey,
-    GroupMetadataValue,
-    TransactionLogKey,
-    TransactionLogValue,
-);
+messages!(ours);
 
-impl Ours for FetchResponse<Bytes> {
-    const RANGE: VersionRange = Self::VERSIONS;
-    fn encoded(&self, version: i16) -> Result<Bytes, EncodeError> {
+impl FetchResponse<Bytes> {
+    fn encode(&self, buf: &mut BytesMut, version: i16) -> Result<(), EncodeError> {
         let chunks: Vec<Bytes> = self.clone().encode_chunks(version)?;
-        Ok(chunks.concat().into())
+        buf.extend_from_slice(&chunks.concat());
+        Ok(())
     }
-    fn decoded(bytes: &mut Bytes, version: i16) -> Result<Self, DecodeError> {
-        Self::decode(bytes, version)
-    }
+}
+
+/// Calls `check::<type>(arguments)` for every message.
+macro_rules! for_each_message {
+    ($check:ident $arguments:tt $($type:ty),* $(,)?) => { $( $check::<$type>$arguments; )* };
 }
 
 const SAMPLES: u64 = 100;
@@ -144,7 +120,7 @@ fn round_trips<T: Ours>() {
 
 #[test]
 fn every_message_round_trips_in_every_version() {
-    for_each_message!(round_trips);
+    messages!(for_each_message round_trips ());
 }
 
 fn agrees<O: Ours, T: Message + Encodable + Decodable>() {
@@ -161,6 +137,38 @@ fn agrees<O: Ours, T: Message + Encodable + Decodable>() {
         let mut again = BytesMut::new();
         theirs.encode(&mut again, version).expect("they decoded it");
         assert_eq!(again, bytes, "{name} version {version} seed {seed}");
+    }
+}
+
+/// Lines of name, version and hex for `compat-tests/messages`, which has Kafka's own classes read and write them.
+#[test]
+fn samples_for_kafkas_own_classes() {
+    let mut lines = String::new();
+    let mut line = |name: &str, version: i16, bytes: &[u8]| {
+        let name = name.split('<').next().unwrap_or_default();
+        let name = name.rsplit("::").next().unwrap_or_default();
+        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        let _ = writeln!(lines, "{name} {version} {hex}");
+    };
+    fn dump<T: Ours>(line: &mut impl FnMut(&str, i16, &[u8])) {
+        for (_, version, message) in samples::<T>().step_by(5) {
+            let bytes = message.encoded(version).expect("samples fit their version");
+            line(std::any::type_name::<T>(), version, &bytes);
+        }
+    }
+    messages!(for_each_message dump (&mut line));
+    for seed in 0..SAMPLES {
+        for record in MetadataRecord::samples(&mut Rng::new(seed)) {
+            for version in 0..=record.version() {
+                let bytes = encode_record_at(&record, version).expect("exists");
+                // Frame version, type and version take one byte each.
+                line(record.name(), version, &bytes[3..]);
+            }
+        }
+    }
+    assert!(lines.lines().count() > 5000);
+    if let Some(path) = std::env::var_os("OTTLA_MESSAGE_SAMPLES") {
+        std::fs::write(path, lines).expect("the file for samples can be written");
     }
 }
 
@@ -256,7 +264,7 @@ fn survives<T: Ours>() {
 
 #[test]
 fn hostile_bytes_neither_panic_nor_reserve_memory() {
-    for_each_message!(survives);
+    messages!(for_each_message survives ());
 }
 
 #[test]
@@ -269,7 +277,7 @@ fn every_prefix_is_truncated_not_misread() {
             }
         }
     }
-    for_each_message!(check);
+    messages!(for_each_message check ());
 }
 
 #[test]
@@ -284,7 +292,7 @@ fn unknown_versions_are_refused() {
             assert_eq!(T::decoded(&mut bytes.clone(), version), refused);
         }
     }
-    for_each_message!(check);
+    messages!(for_each_message check ());
 }
 
 #[test]
