@@ -84,7 +84,7 @@ async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
         header::CONTENT_TYPE,
         "text/plain; version=0.0.4; charset=utf-8",
     )];
-    (kind, admin.metrics.encode())
+    (kind, admin.metrics.encode().await)
 }
 
 async fn readyz(State(admin): State<Admin>) -> impl IntoResponse {

@@ -5,6 +5,7 @@ mod process;
 mod scrape;
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -18,7 +19,7 @@ const API_KEYS: usize = 96;
 /// Versions an API that are counted apart; larger ones share the last.
 const VERSIONS: usize = 20;
 
-type Source = Box<dyn Fn(&mut Scrape) + Send + Sync>;
+type Source = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Scrape> + Send>> + Send + Sync>;
 
 /// All metrics of this process. Made once, shared by `Arc`.
 pub struct Metrics {
@@ -173,26 +174,28 @@ impl Metrics {
         listeners.entry(name.into()).or_default().clone()
     }
 
-    /// Adds values that are worked out at each scrape: gauges of partitions, logs, groups. Must not block for long.
-    pub fn add_source(&self, source: impl Fn(&mut Scrape) + Send + Sync + 'static) {
+    /// Adds values that are worked out at each scrape: gauges of partitions, logs, groups.
+    pub fn add_source<F>(&self, source: impl Fn() -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = Scrape> + Send + 'static,
+    {
         let mut sources = self.sources.write().unwrap_or_else(PoisonError::into_inner);
-        sources.push(Box::new(source));
+        sources.push(Box::new(move || Box::pin(source())));
     }
 
     /// Everything in Prometheus' text format.
-    pub fn encode(&self) -> String {
+    pub async fn encode(&self) -> String {
         let mut scrape = Scrape::default();
         self.collect_topics(&mut scrape);
         self.collect_requests(&mut scrape);
         self.collect_listeners(&mut scrape);
         process::collect(&mut scrape);
-        for source in self
-            .sources
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-        {
-            source(&mut scrape);
+        let asked: Vec<_> = {
+            let sources = self.sources.read().unwrap_or_else(PoisonError::into_inner);
+            sources.iter().map(|source| source()).collect()
+        };
+        for answer in asked {
+            scrape.merge(answer.await);
         }
         TextEncoder::new()
             .encode_to_string(&scrape.into_families())

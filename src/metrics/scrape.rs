@@ -42,6 +42,11 @@ impl Scrape {
         self.families.insert(name.to_owned(), family);
     }
 
+    /// Takes over the families of another scrape; they have other names.
+    pub(super) fn merge(&mut self, other: Scrape) {
+        self.families.extend(other.families);
+    }
+
     pub(super) fn into_families(self) -> Vec<MetricFamily> {
         self.families.into_values().collect()
     }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::Metrics;
+use super::{Metrics, Scrape};
 
-#[test]
-fn scrape_has_kafkas_names_and_totals_that_never_fall() {
+#[tokio::test]
+async fn scrape_has_kafkas_names_and_totals_that_never_fall() {
     let metrics = Metrics::new();
     metrics.topic("a").appended(3, 100);
     metrics.topic("a").fetched(50);
@@ -20,9 +20,12 @@ fn scrape_has_kafkas_names_and_totals_that_never_fall() {
     listener.connection_opened();
     listener.connection_opened();
     metrics.listener("PLAINTEXT").connection_closed();
-    metrics
-        .add_source(|scrape| scrape.gauge("kafka_server_replicamanager_partitioncount", &[], 7.0));
-    let text = metrics.encode();
+    metrics.add_source(|| async {
+        let mut scrape = Scrape::default();
+        scrape.gauge("kafka_server_replicamanager_partitioncount", &[], 7.0);
+        scrape
+    });
+    let text = metrics.encode().await;
     for line in [
         "kafka_server_brokertopicmetrics_messagesin_total{topic=\"a\"} 3",
         "kafka_server_brokertopicmetrics_messagesin_total 4",

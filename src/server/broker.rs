@@ -18,7 +18,7 @@ use super::coordinator_log::{CoordinatorLog, GroupElections};
 use super::dynamic_config::DynamicConfig;
 use super::lifecycle::{Lifecycle, RegistrationRefused};
 use super::listener::{self, Acceptor, ConnectionQuota};
-use super::{maintenance, storage};
+use super::{gauges, maintenance, storage};
 use crate::admin;
 use crate::api::{ProducerIds, Services, TopicCreation};
 use crate::clock::{Clock, date_text};
@@ -138,6 +138,7 @@ impl Broker {
             &services.clock,
         );
         self.listen(config, listeners);
+        gauges::register(&self.services);
         admin::spawn(config, &self.services.metrics, &self.tasks, &self.shutdown);
         info!(node_id = config.node_id, "kafka server started");
         self

@@ -150,9 +150,12 @@ impl Acceptor {
             self.limits.clone(),
             self.shutdown.clone(),
         );
+        let metrics = self.services.metrics.listener(&self.name);
+        metrics.connection_opened();
         self.tasks.spawn(async move {
             let _place = admitted;
             served.await;
+            metrics.connection_closed();
         });
     }
 }

@@ -4,6 +4,7 @@ mod broker;
 mod connection;
 mod coordinator_log;
 mod dynamic_config;
+mod gauges;
 pub mod lifecycle;
 mod listener;
 mod maintenance;

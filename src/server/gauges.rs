@@ -1,0 +1,203 @@
+//! The values of a scrape that are not counted on the way: partitions, logs, controller, quorum and groups are asked when
+//! somebody scrapes, and cost nothing otherwise.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+use kafka_protocol::messages::ListGroupsRequest;
+
+use crate::api::Services;
+use crate::metadata::MetadataImage;
+use crate::metrics::Scrape;
+use crate::partition::Partition;
+use crate::types::BrokerId;
+
+/// Above this many partitions the families with a value for each are left out.
+const PARTITIONS_MAX: usize = 10_000;
+/// `brokerstate` of a broker that serves (`BrokerState.RUNNING`).
+const RUNNING: f64 = 3.0;
+
+/// Adds the sources to the metrics of `services`.
+pub(super) fn register(services: &Arc<Services>) {
+    let weak = Arc::downgrade(services);
+    services
+        .metrics
+        .add_source(move || collect(Weak::clone(&weak)));
+}
+
+async fn collect(services: Weak<Services>) -> Scrape {
+    let mut scrape = Scrape::default();
+    let Some(services) = services.upgrade() else {
+        return scrape;
+    };
+    let image = services.image();
+    broker(&mut scrape, &services, &image);
+    topics(&mut scrape, &image);
+    controller(&mut scrape, &services, &image);
+    groups(&mut scrape, &services).await;
+    scrape
+}
+
+fn broker(scrape: &mut Scrape, services: &Services, image: &MetadataImage) {
+    let node_id = services.config().node_id;
+    let partitions = services.replicas.partitions();
+    let (mut leaders, mut under_replicated, mut under_min_isr) = (0, 0, 0);
+    for partition in &partitions {
+        let Some(registration) = image.topics.partition(&partition.topic_partition) else {
+            continue;
+        };
+        if registration.leader == node_id {
+            leaders += 1;
+            under_replicated += usize::from(registration.isr.len() < registration.replicas.len());
+            let min = partition.config().min_insync_replicas as usize;
+            under_min_isr +=
+                usize::from(registration.isr.len() < min.min(registration.replicas.len()));
+        }
+    }
+    let dirs = services.replicas.log_dirs().dirs();
+    let offline = dirs.iter().filter(|dir| dir.is_offline()).count();
+    for (name, value) in [
+        (
+            "kafka_server_replicamanager_partitioncount",
+            partitions.len(),
+        ),
+        ("kafka_server_replicamanager_leadercount", leaders),
+        (
+            "kafka_server_replicamanager_underreplicatedpartitions",
+            under_replicated,
+        ),
+        (
+            "kafka_server_replicamanager_underminisrpartitioncount",
+            under_min_isr,
+        ),
+        ("kafka_log_logmanager_offlinelogdirectorycount", offline),
+        (
+            "kafka_server_fetchsessioncache_numincrementalfetchsessions",
+            services.fetch_sessions.count(),
+        ),
+    ] {
+        scrape.gauge(name, &[], value as f64);
+    }
+    scrape.gauge("kafka_server_kafkaserver_brokerstate", &[], RUNNING);
+    if partitions.len() <= PARTITIONS_MAX {
+        for partition in &partitions {
+            log(scrape, partition);
+        }
+    }
+}
+
+fn log(scrape: &mut Scrape, partition: &Partition) {
+    let (Ok(offsets), Ok(size)) = (
+        partition.offsets(),
+        partition.with_log(|log| log.size_bytes()),
+    ) else {
+        return;
+    };
+    let index = partition.topic_partition.partition.to_string();
+    let labels = [
+        ("topic", &*partition.topic_partition.topic),
+        ("partition", &index),
+    ];
+    for (name, value) in [
+        ("kafka_log_log_size", size as i64),
+        ("kafka_log_log_logstartoffset", offsets.log_start_offset),
+        ("kafka_log_log_logendoffset", offsets.next_offset),
+        // kafka_exporter's names
+        (
+            "kafka_topic_partition_oldest_offset",
+            offsets.log_start_offset,
+        ),
+        (
+            "kafka_topic_partition_current_offset",
+            offsets.high_watermark,
+        ),
+    ] {
+        scrape.gauge(name, &labels, value as f64);
+    }
+}
+
+fn topics(scrape: &mut Scrape, image: &MetadataImage) {
+    scrape.gauge(
+        "kafka_brokers",
+        &[],
+        image.cluster.alive_brokers().count() as f64,
+    );
+    if image.topics.len() <= PARTITIONS_MAX {
+        for topic in image.topics.iter() {
+            let labels = [("topic", &*topic.name)];
+            scrape.gauge(
+                "kafka_topic_partitions",
+                &labels,
+                topic.partitions.len() as f64,
+            );
+        }
+    }
+}
+
+fn controller(scrape: &mut Scrape, services: &Services, image: &MetadataImage) {
+    let node_id: BrokerId = services.config().node_id;
+    let quorum = services.quorum.describe();
+    let alive = image.cluster.alive_brokers().count();
+    let partitions = image
+        .topics
+        .iter()
+        .flat_map(|topic| topic.partitions.values());
+    let (mut all, mut offline) = (0, 0);
+    for partition in partitions {
+        all += 1;
+        offline += usize::from(!partition.has_leader());
+    }
+    for (name, value) in [
+        (
+            "activecontrollercount",
+            usize::from(quorum.leader_id == node_id),
+        ),
+        ("globaltopiccount", image.topics.len()),
+        ("globalpartitioncount", all),
+        ("offlinepartitionscount", offline),
+        ("activebrokercount", alive),
+        ("fencedbrokercount", image.cluster.brokers.len() - alive),
+    ] {
+        scrape.gauge(
+            &format!("kafka_controller_kafkacontroller_{name}"),
+            &[],
+            value as f64,
+        );
+    }
+    for (name, value) in [
+        ("current_leader", i64::from(quorum.leader_id)),
+        ("current_epoch", i64::from(quorum.leader_epoch)),
+        ("high_watermark", quorum.high_watermark),
+    ] {
+        scrape.gauge(
+            &format!("kafka_server_raftmetrics_{name}"),
+            &[],
+            value as f64,
+        );
+    }
+}
+
+async fn groups(scrape: &mut Scrape, services: &Services) {
+    let listed = services
+        .groups
+        .list_groups(ListGroupsRequest::default())
+        .await;
+    let family = "kafka_coordinator_group_groupmetadatamanager_numgroups";
+    let mut by_state: BTreeMap<&str, usize> = BTreeMap::from([
+        ("preparingrebalance", 0),
+        ("completingrebalance", 0),
+        ("stable", 0),
+        ("dead", 0),
+        ("empty", 0),
+    ]);
+    for group in &listed.groups {
+        let state = group.group_state.to_ascii_lowercase();
+        if let Some(count) = by_state.get_mut(state.as_str()) {
+            *count += 1;
+        }
+    }
+    scrape.gauge(family, &[], listed.groups.len() as f64);
+    for (state, count) in by_state {
+        scrape.gauge(&format!("{family}{state}"), &[], count as f64);
+    }
+}
