@@ -11,7 +11,7 @@ use crate::protocol::control_records::{
     SnapshotFooterRecord, SnapshotHeaderRecord, Voter, VoterRecord, VotersRecord,
 };
 use crate::protocol::wire::EncodeError;
-use crate::types::{BrokerId, LeaderEpoch, Offset, TimestampMs, Uuid};
+use crate::types::{BrokerId, LeaderEpoch, Offset, TimestampMs};
 
 /// Control batches are tiny; one that inflates to more is not ours.
 const INFLATED_BYTES_MAX: usize = 1 << 20;
@@ -55,26 +55,25 @@ fn encode(write: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>) -> Bytes
     out.freeze()
 }
 
-/// All voters are reported as granting: openraft does not tell which did.
+/// Version 0, which is all that Kafka writes and its tools read. All voters are reported as granting: openraft does not
+/// tell which did.
 pub(super) fn leader_change(leader_id: BrokerId, membership: &Membership) -> ControlRecord {
     let voters: Vec<Voter> = membership
         .voter_ids()
         .map(|id| Voter {
             voter_id: node_id(id),
-            voter_directory_id: membership
-                .get_node(&id)
-                .map_or(Uuid::nil(), |node| node.directory_id),
+            ..Voter::default()
         })
         .collect();
     let change = LeaderChangeMessage {
-        version: 1,
+        version: 0,
         leader_id,
         granting_voters: voters.clone(),
         voters,
     };
     (
         ControlRecordType::LeaderChange,
-        encode(|out| change.encode(out, 1)),
+        encode(|out| change.encode(out, 0)),
     )
 }
 

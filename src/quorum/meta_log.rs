@@ -227,7 +227,7 @@ fn is_alone(store: &Store, own_id: BrokerId, voters: &BTreeMap<BrokerId, VoterNo
     if state.last_log_id().is_none() {
         return voters.keys().all(|id| *id == own_id);
     }
-    is_sole_voter(state.membership_at(u64::MAX).membership(), own_id)
+    state.is_sole_voter(raft_id(own_id))
 }
 
 fn is_sole_voter(membership: &Membership, own_id: BrokerId) -> bool {

@@ -159,12 +159,15 @@ impl Store {
         }
         state.sidecar = sidecar;
         state.scan(&log)?;
+        state.recover_vote(own_id);
         state.cached_from = state.next_index();
         state.flushed_offset = state.end_offset;
         let progress = watch::Sender::new(state.progress());
         let state = Arc::new(Mutex::new(state));
         let log = Arc::new(Mutex::new(log));
+        let log_dir = Arc::clone(lock(&log).log_dir());
         let writer = Writer::spawn(
+            log_dir,
             dir,
             vote_file,
             Arc::clone(&log),
@@ -248,10 +251,16 @@ impl Store {
     }
 
     pub(super) async fn save_vote(&self, vote: Vote) -> io::Result<()> {
-        self.state().vote = Some(vote);
-        self.writer
-            .call(|reply| Command::Vote { vote, reply })
-            .await
+        let done = {
+            let mut state = self.state();
+            state.vote = Some(vote);
+            // Nobody else relies on what a sole voter promises, and the first entry of its term makes the term durable
+            // (see `State::recover_vote`). This saves a sync at every start.
+            let sync = !state.is_sole_voter(self.own_id);
+            self.writer
+                .start(|reply| Command::Vote { vote, sync, reply })
+        };
+        done.await
     }
 
     pub(super) async fn truncate_after(&self, last: Option<LogId>) -> io::Result<()> {
@@ -351,6 +360,22 @@ impl State {
     fn slot(&self, index: u64) -> Option<&Slot> {
         let at = usize::try_from(index.checked_sub(self.first_index)?).ok()?;
         self.slots.get(at)
+    }
+
+    /// Whether `own_id` is the whole quorum, by the newest membership in the log, committed or not.
+    pub(super) fn is_sole_voter(&self, own_id: u64) -> bool {
+        let newest = self.membership_at(u64::MAX);
+        let membership = newest.membership();
+        membership.nodes().count() == 1 && membership.voter_ids().all(|id| id == own_id)
+    }
+
+    /// A sole voter's vote may be lost in a crash, but not the entries of its term: the term is not used again.
+    fn recover_vote(&mut self, own_id: u64) {
+        let logged = self.last_log_id().map_or(0, |id| id.leader_id.term);
+        let voted = self.vote.map_or(0, |vote| vote.leader_id.term);
+        if logged > voted && self.is_sole_voter(own_id) {
+            self.vote = Some(Vote::new(logged, own_id));
+        }
     }
 
     pub(super) fn check(&self) -> io::Result<()> {

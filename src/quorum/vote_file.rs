@@ -80,9 +80,9 @@ impl VoteFile {
         self.vote
     }
 
-    /// Makes `vote` durable, but not that it is committed: that only adds to a promise which is durable already
+    /// Makes `vote` durable if `sync` says so, but not that it is committed: that only adds to a promise which is durable already
     /// that a quorum made it too, and a restarted node elects anew anyway.
-    pub(super) fn save(&mut self, vote: Vote) -> io::Result<()> {
+    pub(super) fn save(&mut self, vote: Vote, sync: bool) -> io::Result<()> {
         let promised = self.vote.is_some_and(|old| old.leader_id == vote.leader_id);
         if promised {
             self.vote = Some(vote);
@@ -92,7 +92,9 @@ impl VoteFile {
         let at = (self.sequence % 2) * SLOT_DISTANCE;
         self.file
             .write_all_at(&encode_slot(self.sequence, &vote), at)?;
-        self.file.sync_data()?;
+        if sync {
+            self.file.sync_data()?;
+        }
         self.vote = Some(vote);
         Ok(())
     }

@@ -19,7 +19,7 @@ use super::store::{State, lock};
 use super::types::Vote;
 use super::vote_file::VoteFile;
 use crate::clock::Clock;
-use crate::log::Log;
+use crate::log::{Log, LogDir, StorageError};
 use crate::types::Offset;
 
 /// Commands of one group. The queue itself is bounded by openraft, which has at most its channels' worth in flight.
@@ -39,6 +39,7 @@ pub(super) enum Command {
     },
     Vote {
         vote: Vote,
+        sync: bool,
         reply: Reply,
     },
     Truncate {
@@ -71,6 +72,7 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn spawn(
+        log_dir: Arc<LogDir>,
         dir: &Path,
         vote_file: VoteFile,
         log: Arc<Mutex<Log>>,
@@ -79,6 +81,7 @@ impl Writer {
     ) -> io::Result<Self> {
         let (commands, queue) = channel();
         let job = Job {
+            log_dir,
             dir: dir.to_owned(),
             vote_file,
             log,
@@ -138,6 +141,8 @@ fn closed() -> io::Error {
 type Waiting = (Bytes, Offset, IOFlushed<TypeConfig>);
 
 struct Job {
+    /// Goes offline with the metadata log, whichever file failed.
+    log_dir: Arc<LogDir>,
     dir: PathBuf,
     vote_file: VoteFile,
     log: Arc<Mutex<Log>>,
@@ -190,9 +195,9 @@ impl Job {
                 }
                 self.group.push((batches, next_offset, flushed));
             }
-            Command::Vote { vote, reply } => {
+            Command::Vote { vote, sync, reply } => {
                 self.commit();
-                let saved = self.attempt(|job| job.vote_file.save(vote));
+                let saved = self.attempt(|job| job.vote_file.save(vote, sync));
                 let ok = saved.is_ok();
                 let _ = reply.send(saved);
                 if ok && let Err(error) = self.vote_file.write_quorum_state() {
@@ -283,6 +288,9 @@ impl Job {
         action(self).inspect_err(|cause| {
             error!(dir = %self.dir.display(), error = %cause, "the metadata log failed");
             lock(&self.state).failed = Some(cause.to_string().into());
+            let copy = copy_of(cause);
+            self.log_dir
+                .fail(StorageError::io("write metadata log in", &self.dir, copy));
         })
     }
 }

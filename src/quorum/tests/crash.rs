@@ -98,7 +98,7 @@ async fn a_vote_survives_and_a_torn_one_leaves_the_older() {
     // The next vote would go to the other slot; the crash tears it.
     let mut votes = VoteFile::open(&metadata, 1).unwrap();
     fs::remove_file(metadata.join("quorum-state")).unwrap();
-    votes.save(Vote::new(6, 1)).unwrap();
+    votes.save(Vote::new(6, 1), true).unwrap();
     let file = fs::File::options()
         .write(true)
         .open(metadata.join("raft-vote"))
@@ -117,8 +117,18 @@ async fn kafkas_quorum_state_counts_where_it_is_newer() {
     fs::write(dir.path().join("quorum-state"), text).unwrap();
     let mut votes = VoteFile::open(dir.path(), 1).unwrap();
     assert_eq!(votes.vote(), Some(Vote::new(7, 3)));
-    votes.save(Vote::new_committed(8, 1)).unwrap();
+    votes.save(Vote::new_committed(8, 1), true).unwrap();
     votes.write_quorum_state().unwrap();
     let written = fs::read_to_string(dir.path().join("quorum-state")).unwrap();
     assert_eq!(written, text.replace("d\":3", "d\":1").replace(":7", ":8"));
+}
+
+#[tokio::test]
+async fn a_sole_voter_never_reuses_a_term_in_its_log() {
+    let dir = TempDir::new().unwrap();
+    let store = open_store(dir.path());
+    let alone = Membership::new(vec![[1].into()], BTreeMap::from([(1, node(1))])).unwrap();
+    append(&store, vec![entry(3, 0, EntryPayload::Membership(alone))]).await;
+    drop(store);
+    assert_eq!(open_store(dir.path()).state().vote(), Some(Vote::new(3, 1)));
 }

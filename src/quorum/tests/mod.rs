@@ -33,7 +33,6 @@ fn topic(name: &str) -> MetadataRecord {
     TopicRecord {
         name: name.into(),
         topic_id: Uuid::from_u128(7),
-        ..TopicRecord::default()
     }
     .into()
 }
