@@ -75,7 +75,8 @@ pub async fn handle(
                 .find(|a| (a.resource_type, &a.resource_name) == key);
             let response = AlterConfigsResourceResponse::default()
                 .with_resource_type(resource.resource_type)
-                .with_resource_name(resource.resource_name.clone());
+                .with_resource_name(resource.resource_name.clone())
+                .with_error_message(None);
             match (preprocessed, answer) {
                 (Preprocessed::Done, _) => response,
                 (Preprocessed::Forward, Some(answer)) => answer.clone(),

@@ -40,7 +40,8 @@ pub(super) fn incremental_alter_configs(
             .and_then(|resource| incremental_records(turn, &resource, r));
         let mut response = incremental::AlterConfigsResourceResponse::default()
             .with_resource_type(r.resource_type)
-            .with_resource_name(r.resource_name.clone());
+            .with_resource_name(r.resource_name.clone())
+            .with_error_message(None);
         match result {
             Ok(new) => records.extend(new),
             Err(error) => {
@@ -75,7 +76,8 @@ pub(super) fn alter_configs(
         });
         let mut response = AlterConfigsResourceResponse::default()
             .with_resource_type(r.resource_type)
-            .with_resource_name(r.resource_name.clone());
+            .with_resource_name(r.resource_name.clone())
+            .with_error_message(None);
         match result {
             Ok(new) => records.extend(new),
             Err(error) => {
@@ -190,7 +192,8 @@ fn incremental_records(
                     append,
                 )?)
             }
-            other => return Err(invalid_request(format!("Unknown operations type {other}"))),
+            // Kafka trips over a null here.
+            _ => return Err(ErrorCode::UnknownServerError.into()),
         };
         wanted.insert(name, new);
     }

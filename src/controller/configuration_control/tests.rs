@@ -144,7 +144,7 @@ fn single_keys_are_set_deleted_appended_to_and_subtracted_from() {
         t(SUBTRACT, "cleanup.policy", Some("compact")),
         (0, some(""))
     );
-    assert_eq!(t(9, "cleanup.policy", Some("compact")).0, 42);
+    assert_eq!(t(9, "cleanup.policy", Some("compact")).0, -1);
 }
 
 #[test]
