@@ -176,7 +176,12 @@ impl<S: Shard> Runtime<S> {
             let (loaded, high_watermark) = match self.load(&tp).await {
                 Ok(loaded) => loaded,
                 Err(error) => {
-                    error!(%tp, leader_epoch = entry.leader_epoch, %error, "coordinator could not be loaded");
+                    let leader_epoch = entry.leader_epoch;
+                    if error.code == ErrorCode::NotLeaderOrFollower {
+                        info!(%tp, leader_epoch, "lost the partition before its coordinator was loaded");
+                    } else {
+                        error!(%tp, leader_epoch, %error, "coordinator could not be loaded");
+                    }
                     self.on_resigned(tp.partition, Some(entry.leader_epoch));
                     break;
                 }

@@ -41,8 +41,16 @@ pub fn handle(
         let found = find(context, request.key_type, &key);
         let code = found.as_ref().err().map_or(0, ErrorCode::code);
         let (id, host, port) = found.unwrap_or(NO_NODE);
+        // Kafka explains what fails the whole request only.
+        let is_unknown_type = !(GROUP..=SHARE).contains(&request.key_type);
+        let message = if is_unknown_type {
+            text(ErrorCode::InvalidRequest)
+        } else {
+            ""
+        };
         Coordinator::default()
             .with_key(key)
+            .with_error_message(Some(StrBytes::from_static_str(message)))
             .with_error_code(code)
             .with_node_id(BrokerId(id))
             .with_host(host)
@@ -56,7 +64,7 @@ fn find(context: &RequestContext, key_type: i8, key: &str) -> Result<Node, Error
         GROUP => find_group(context, key),
         SHARE if context.version < 6 => Err(ErrorCode::InvalidRequest),
         TRANSACTION | SHARE => Err(ErrorCode::CoordinatorNotAvailable),
-        _ => Err(ErrorCode::UnknownServerError),
+        _ => Err(ErrorCode::InvalidRequest),
     }
 }
 
@@ -91,7 +99,7 @@ fn find_group(context: &RequestContext, group_id: &str) -> Result<Node, ErrorCod
 fn text(code: ErrorCode) -> &'static str {
     match code {
         ErrorCode::CoordinatorNotAvailable => "The coordinator is not available.",
-        ErrorCode::InvalidRequest => "This key type is not known in this version.",
+        ErrorCode::InvalidRequest => "The key type is not known in this version.",
         _ => "The coordinator cannot be found.",
     }
 }

@@ -2,38 +2,46 @@
 //! Versions: v2-4 retention time - v6 leader epoch - v7 static members - v8 flexible - v9 GROUP_ID_NOT_FOUND and the
 //! newer group protocol - v10 topic ids.
 
+use indexmap::IndexMap;
+use indexmap::map::Entry;
+use kafka_protocol::protocol::StrBytes;
+
 use crate::api::RequestContext;
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::offset_commit::{
     OffsetCommitRequest, OffsetCommitRequestTopic, OffsetCommitResponse,
     OffsetCommitResponsePartition, OffsetCommitResponseTopic,
 };
+use crate::types::Uuid;
+
+/// Answered topics by name and id.
+type Answers = IndexMap<(StrBytes, Uuid), OffsetCommitResponseTopic>;
 
 pub async fn handle(
     context: RequestContext,
     mut request: OffsetCommitRequest,
 ) -> OffsetCommitResponse {
-    let mut response = OffsetCommitResponse::default();
-    request.topics = resolve(&context, std::mem::take(&mut request.topics), &mut response);
+    let mut answers = Answers::new();
+    request.topics = resolve(&context, std::mem::take(&mut request.topics), &mut answers);
     if !request.topics.is_empty() {
-        let committed = context
-            .services
-            .groups
-            .offset_commit(context.version, request)
-            .await;
+        let groups = &context.services.groups;
+        let committed = groups.offset_commit(context.version, request).await;
         committed
             .topics
             .into_iter()
-            .for_each(|topic| merge(&mut response, topic));
+            .for_each(|topic| merge(&mut answers, topic));
     }
-    response
+    OffsetCommitResponse {
+        throttle_time_ms: 0,
+        topics: answers.into_values().collect(),
+    }
 }
 
 /// The topics and partitions that exist, with name and id; what does not exist is answered.
 fn resolve(
     context: &RequestContext,
     topics: Vec<OffsetCommitRequestTopic>,
-    response: &mut OffsetCommitResponse,
+    answers: &mut Answers,
 ) -> Vec<OffsetCommitRequestTopic> {
     let image = context.services.images.load();
     let mut existing = Vec::with_capacity(topics.len());
@@ -47,7 +55,7 @@ fn resolve(
                 10.. => ErrorCode::UnknownTopicId,
                 _ => ErrorCode::UnknownTopicOrPartition,
             };
-            merge(response, refused(&topic, |_| Some(code)));
+            merge(answers, refused(&topic, |_| Some(code)));
             continue;
         };
         topic.name = known.name.to_string().into();
@@ -57,7 +65,7 @@ fn resolve(
             (!exists).then_some(ErrorCode::UnknownTopicOrPartition)
         });
         if !missing.partitions.is_empty() {
-            merge(response, missing);
+            merge(answers, missing);
             topic
                 .partitions
                 .retain(|p| known.partitions.contains_key(&p.partition_index));
@@ -88,12 +96,11 @@ fn refused(
 }
 
 /// A topic is answered once, its refused partitions first.
-fn merge(response: &mut OffsetCommitResponse, topic: OffsetCommitResponseTopic) {
-    let same = |other: &&mut OffsetCommitResponseTopic| {
-        other.name == topic.name && other.topic_id == topic.topic_id
-    };
-    match response.topics.iter_mut().find(same) {
-        Some(other) => other.partitions.extend(topic.partitions),
-        None => response.topics.push(topic),
+fn merge(answers: &mut Answers, topic: OffsetCommitResponseTopic) {
+    match answers.entry((topic.name.clone(), topic.topic_id)) {
+        Entry::Occupied(entry) => entry.into_mut().partitions.extend(topic.partitions),
+        Entry::Vacant(entry) => {
+            entry.insert(topic);
+        }
     }
 }

@@ -1,12 +1,17 @@
 //! OffsetDelete (key 47), v0. Forgets offsets of topics that the group is not subscribed to (KIP-496).
 
+use indexmap::IndexMap;
+use indexmap::map::Entry;
 use kafka_protocol::messages::offset_delete_response::{
     OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
 };
-use kafka_protocol::messages::{OffsetDeleteRequest, OffsetDeleteResponse};
+use kafka_protocol::messages::{OffsetDeleteRequest, OffsetDeleteResponse, TopicName};
 
 use crate::api::RequestContext;
 use crate::protocol::ErrorCode;
+
+/// Answered topics by name.
+type Answers = IndexMap<TopicName, OffsetDeleteResponseTopic>;
 
 pub async fn handle(
     context: RequestContext,
@@ -17,27 +22,23 @@ pub async fn handle(
     if response.error_code != 0 {
         return response;
     }
-    let found = std::mem::replace(&mut response.topics, missing);
-    for topic in found {
-        match response
-            .topics
-            .iter_mut()
-            .find(|other| other.name == topic.name)
-        {
-            Some(other) => other.partitions.extend(topic.partitions),
-            None => response.topics.push(topic),
+    let mut answers = missing;
+    for topic in std::mem::take(&mut response.topics) {
+        match answers.entry(topic.name.clone()) {
+            Entry::Occupied(entry) => entry.into_mut().partitions.extend(topic.partitions),
+            Entry::Vacant(entry) => {
+                entry.insert(topic);
+            }
         }
     }
+    response.topics = answers.into_values().collect();
     response
 }
 
 /// Removes what does not exist from the request and answers it.
-fn take_missing(
-    context: &RequestContext,
-    request: &mut OffsetDeleteRequest,
-) -> Vec<OffsetDeleteResponseTopic> {
+fn take_missing(context: &RequestContext, request: &mut OffsetDeleteRequest) -> Answers {
     let image = context.services.images.load();
-    let mut answered = Vec::new();
+    let mut answered = Answers::new();
     for topic in &mut request.topics {
         let known = image.topics.by_name(&topic.name);
         let is_missing =
@@ -53,11 +54,10 @@ fn take_missing(
             })
             .collect();
         if !missing.is_empty() || known.is_none() {
-            answered.push(
-                OffsetDeleteResponseTopic::default()
-                    .with_name(topic.name.clone())
-                    .with_partitions(missing),
-            );
+            let name = topic.name.clone();
+            let answer = answered.entry(name.clone()).or_default();
+            answer.name = name;
+            answer.partitions.extend(missing);
         }
     }
     request.topics.retain(|topic| !topic.partitions.is_empty());
