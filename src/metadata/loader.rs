@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -18,6 +19,9 @@ use super::images::{Images, Publisher};
 use crate::protocol::metadata_records::MetadataRecord;
 use crate::quorum::{Committed, LeaderAndEpoch, MetaLog};
 use crate::types::{LeaderEpoch, Offset, TimestampMs};
+
+/// Changes of more partitions than these are published aside from the runtime's threads.
+const PARTITIONS_INLINE_MAX: usize = 32;
 
 /// What a loader is made of.
 pub struct LoaderParams {
@@ -203,11 +207,29 @@ impl Loader {
         self.params.images.set_loaded(&image);
         let delta = std::mem::take(&mut self.delta);
         if delta.initial || !delta.is_empty() {
-            for publisher in &self.params.publishers {
-                publisher.on_update(&delta, &image);
-            }
+            self.call_publishers(&delta, &image);
         }
         self.params.images.set_current(&image);
+    }
+
+    fn call_publishers(&self, delta: &MetadataDelta, image: &Arc<MetadataImage>) {
+        let call = || {
+            for publisher in &self.params.publishers {
+                publisher.on_update(delta, image);
+            }
+        };
+        let partitions = delta
+            .topics_changed
+            .values()
+            .map(|topic| topic.partitions.len());
+        let large = partitions.sum::<usize>() > PARTITIONS_INLINE_MAX;
+        let threads = Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
+        if large && threads {
+            // Opening thousands of logs takes a while: the controller and others on this thread must not wait for it.
+            tokio::task::block_in_place(call);
+        } else {
+            call();
+        }
     }
 
     fn snapshot_if_due(&mut self) {

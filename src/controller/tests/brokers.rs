@@ -178,6 +178,24 @@ fn a_crashed_single_broker_leads_again_as_the_last_known_leader() {
 }
 
 #[test]
+fn a_cleanly_stopped_single_broker_keeps_its_leader_epochs() {
+    let mut cluster = Cluster::with_brokers(1);
+    assert_eq!(cluster.create(topic("t", 5, 1)), 0);
+    cluster.heartbeats = Heartbeats::start(&cluster.image, 0);
+    let before = cluster.partition("t", 3).clone();
+    let back = registration(1, 2).with_previous_broker_epoch(cluster.epoch(1));
+    let offset = cluster.last_offset();
+    let epoch = cluster.register(back).expect("registers");
+    assert!(!cluster.heartbeat(1, epoch, |r| r).is_fenced);
+    assert_eq!(cluster.partition("t", 3), &before);
+    assert_eq!(
+        cluster.last_offset(),
+        offset + 2,
+        "registration and unfencing"
+    );
+}
+
+#[test]
 fn failed_directories_take_their_partitions_along() {
     let mut cluster = Cluster::with_brokers(2);
     let manual = topic("t", -1, -1).with_assignments(vec![assignment(0, &[1, 2])]);
