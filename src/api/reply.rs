@@ -10,7 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::protocol::header;
 use crate::protocol::messages::{
-    describe_log_dirs, list_offsets, offset_commit, offset_fetch, produce,
+    describe_log_dirs, list_offsets, metadata, offset_commit, offset_fetch, produce,
 };
 use crate::protocol::wire::Payload;
 
@@ -171,6 +171,14 @@ own_messages! {
     offset_commit::{OffsetCommitRequest, OffsetCommitResponse},
     offset_fetch::{OffsetFetchRequest, OffsetFetchResponse},
     produce::{ProduceRequest, ProduceResponse},
+}
+
+impl RequestBody for metadata::MetadataRequest {
+    type Response = kafka_protocol::messages::MetadataResponse;
+
+    fn decode_body(body: &mut Bytes, version: i16) -> Result<Self, String> {
+        Self::decode(body, version).map_err(|e| e.to_string())
+    }
 }
 
 impl Payload for FileRange {

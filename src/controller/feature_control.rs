@@ -14,8 +14,8 @@ use crate::protocol::{Error, ErrorCode};
 const UPGRADE: i8 = 1;
 const SAFE_DOWNGRADE: i8 = 2;
 const UNSAFE_DOWNGRADE: i8 = 3;
-/// Metadata.version 4.0-IV1, the first with eligible leader replicas; 3.7-IV2 would be what partition records need.
-const OLDEST_WITHOUT_LOSS: i16 = 17;
+/// Levels of metadata.version that changed what records hold: going below one might lose it (`MetadataVersion`).
+const METADATA_CHANGES: &[i16] = &[7, 8, 11, 13, 14, 15, 17, 23, 30];
 
 /// The first records of a new cluster: what `kafka-storage format` of 4.3.1 finalizes.
 pub(super) fn bootstrap_records() -> Vec<MetadataRecord> {
@@ -112,7 +112,7 @@ fn update_feature(
         return refuse("the quorum's version cannot be changed here".into());
     }
     if name == METADATA_VERSION && level < current {
-        return refuse_lossy_downgrade(level, kind)
+        return refuse_lossy_downgrade(current, level, kind)
             .map_or_else(refuse, |()| Ok(Some(level_record(name, level))));
     }
     if name == METADATA_VERSION && level == current {
@@ -130,8 +130,11 @@ fn level_record(name: &str, feature_level: i16) -> MetadataRecord {
     .into()
 }
 
-fn refuse_lossy_downgrade(level: i16, kind: i8) -> Result<(), String> {
-    if level >= OLDEST_WITHOUT_LOSS {
+fn refuse_lossy_downgrade(current: i16, level: i16, kind: i8) -> Result<(), String> {
+    let undone = METADATA_CHANGES
+        .iter()
+        .find(|change| (level + 1..=current).contains(change));
+    if undone.is_none() {
         return Ok(());
     }
     Err(match kind {

@@ -154,6 +154,7 @@ fn create_topic(
     let indexed = (0..).zip(&partitions);
     records.extend(indexed.map(|(index, p)| p.to_record(topic_id, index).into()));
     Ok(CreatableTopicResult::default()
+        .with_error_message(None)
         .with_name(topic.name.clone())
         .with_topic_id(topic_id)
         .with_num_partitions(partitions.len() as i32)
@@ -414,13 +415,14 @@ pub(super) fn delete_topics(
         } else if let Some(name) = turn.image.topics.name_of(*id) {
             doomed.insert(*id, TopicName(StrBytes::from_string(name.to_string())));
         } else {
-            results.push(answer(None, *id, ErrorCode::UnknownTopicId.into()));
+            let error = Error::new(ErrorCode::UnknownTopicId, "no topic has this id");
+            results.push(answer(None, *id, error));
         }
     }
     for name in names {
         match turn.image.topics.id_of(&name.0) {
             None => {
-                let error = ErrorCode::UnknownTopicOrPartition.into();
+                let error = Error::new(ErrorCode::UnknownTopicOrPartition, "no such topic");
                 results.push(answer(Some(name), Uuid::nil(), error));
             }
             Some(id) if counts.contains_key(&id) => {

@@ -24,7 +24,7 @@ pub fn handle(context: &RequestContext, request: DescribeQuorumRequest) -> Descr
         _ => false,
     };
     if !asks_for_quorum {
-        return refuse(request);
+        return refuse(context.version, request);
     }
     let info = context.services.quorum.describe();
     let version = context.version;
@@ -56,12 +56,18 @@ pub fn handle(context: &RequestContext, request: DescribeQuorumRequest) -> Descr
     response.with_nodes(nodes.collect())
 }
 
-fn refuse(request: DescribeQuorumRequest) -> DescribeQuorumResponse {
+fn refuse(version: i16, request: DescribeQuorumRequest) -> DescribeQuorumResponse {
+    let message = if version >= 2 {
+        "the quorum has the metadata log, partition 0, and nothing else"
+    } else {
+        ""
+    };
     let topics = request.topics.into_iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
             PartitionData::default()
                 .with_partition_index(partition.partition_index)
                 .with_error_code(ErrorCode::UnknownTopicOrPartition.code())
+                .with_error_message(Some(StrBytes::from_static_str(message)))
         });
         let partitions = partitions.collect();
         TopicData::default()
@@ -101,12 +107,18 @@ fn node(context: &RequestContext, id: BrokerId) -> Node {
             .with_host(text(host))
             .with_port(port)
     };
+    let config = context.services.config();
     let listeners = match image.cluster.controllers.get(&id) {
         Some(controller) => {
             let endpoints = controller.listeners.iter();
-            endpoints
-                .map(|e| listener(&e.name, &e.host, e.port))
-                .collect()
+            let listeners = endpoints.map(|e| listener(&e.name, &e.host, e.port));
+            listeners.collect()
+        }
+        // This node knows its own even before they are registered.
+        None if id == config.node_id => {
+            let endpoints = config.controller_listeners();
+            let listeners = endpoints.map(|e| listener(&e.listener_name, &e.host, e.port));
+            listeners.collect()
         }
         None => Vec::new(),
     };

@@ -5,13 +5,10 @@
 
 use std::collections::HashSet;
 
-use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
-use kafka_protocol::messages::{
-    BrokerId as WireBrokerId, MetadataRequest, MetadataResponse, TopicName,
-};
+use kafka_protocol::messages::{BrokerId as WireBrokerId, MetadataResponse, TopicName};
 
 use crate::api::RequestContext;
 use crate::api::cluster_view::{
@@ -20,11 +17,18 @@ use crate::api::cluster_view::{
 use crate::config::validate_topic_name;
 use crate::metadata::{PartitionRegistration, TopicImage};
 use crate::protocol::ErrorCode;
+use crate::protocol::messages::metadata::{MetadataRequest, MetadataRequestTopic};
 use crate::types::{BrokerId, Uuid, is_internal_topic};
 
 pub fn handle(context: &RequestContext, request: MetadataRequest) -> MetadataResponse {
     if context.version < 12 && request.topics.iter().flatten().any(is_from_the_future) {
         return refuse(context.version, &request, ErrorCode::InvalidRequest);
+    }
+    let mut asked = request.topics.iter().flatten();
+    let by_id = asked.clone().any(|topic| !topic.topic_id.is_nil());
+    if !by_id && asked.any(|topic| topic.name.is_none()) {
+        // Kafka stumbles over a null name here and says so.
+        return refuse(context.version, &request, ErrorCode::UnknownServerError);
     }
     let view = ClusterView::new(context);
     let lookup = Lookup {
@@ -64,7 +68,7 @@ fn is_from_the_future(topic: &MetadataRequestTopic) -> bool {
 fn refuse(version: i16, request: &MetadataRequest, code: ErrorCode) -> MetadataResponse {
     let topics = request.topics.iter().flatten().map(|topic| {
         MetadataResponseTopic::default()
-            .with_name(Some(topic.name.clone().unwrap_or_default()))
+            .with_name(Some(TopicName(topic.name.clone().unwrap_or_default())))
             .with_topic_id(topic.topic_id)
             .with_error_code(code.code())
     });
@@ -93,12 +97,17 @@ impl Lookup<'_> {
             let by_id = ids.into_iter().map(|id| match image.by_id(id) {
                 Some(topic) => self.topic(topic),
                 None => MetadataResponseTopic::default()
+                    .with_name(None)
                     .with_topic_id(id)
                     .with_error_code(ErrorCode::UnknownTopicId.code()),
             });
             return by_id.collect();
         }
-        let names = unique(wanted.iter().filter_map(|topic| topic.name.clone()));
+        let names = unique(
+            wanted
+                .iter()
+                .filter_map(|topic| topic.name.clone().map(TopicName)),
+        );
         let mut found = Vec::with_capacity(wanted.len());
         let mut missing = Vec::new();
         for name in names {

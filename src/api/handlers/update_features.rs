@@ -14,7 +14,11 @@ pub async fn handle(
     let updates = request.feature_updates.iter();
     let features: Vec<StrBytes> = updates.map(|update| update.feature.clone()).collect();
     let response = context.services.controller.update_features(request).await;
-    if context.version >= 2 || response.error_code != 0 {
+    if response.error_code != 0 {
+        return response.with_results(Vec::new());
+    }
+    let response = response.with_error_message(None);
+    if context.version >= 2 {
         return response.with_results(Vec::new());
     }
     let results = features.into_iter().map(|feature| {

@@ -6,6 +6,7 @@ pub mod broker_heartbeat;
 pub mod describe_log_dirs;
 pub mod fetch;
 pub mod list_offsets;
+pub mod metadata;
 pub mod offset_commit;
 pub mod offset_fetch;
 pub mod produce;

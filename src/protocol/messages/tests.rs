@@ -8,8 +8,8 @@ use kafka_protocol::protocol::{Decodable, Encodable, Message, StrBytes, VersionR
 
 use super::fetch::{FetchRequest, FetchResponse};
 use super::{
-    broker_heartbeat, describe_log_dirs, list_offsets, offset_commit, offset_fetch, produce,
-    write_txn_markers,
+    broker_heartbeat, describe_log_dirs, list_offsets, metadata, offset_commit, offset_fetch,
+    produce, write_txn_markers,
 };
 use crate::protocol::control_records::{
     EndTxnMarker, KRaftVersionRecord, LeaderChangeMessage, SnapshotFooterRecord,
@@ -54,6 +54,7 @@ macro_rules! ours {
 macro_rules! messages {
     ($then:ident $($arguments:tt)*) => {
         $then!($($arguments)*
+            metadata::MetadataRequest,
             list_offsets::ListOffsetsRequest,
             list_offsets::ListOffsetsResponse,
             describe_log_dirs::DescribeLogDirsRequest,
@@ -174,6 +175,7 @@ fn samples_for_kafkas_own_classes() {
 
 #[test]
 fn bytes_are_those_of_the_codec_crate() {
+    agrees::<metadata::MetadataRequest, theirs::MetadataRequest>();
     agrees::<list_offsets::ListOffsetsRequest, theirs::ListOffsetsRequest>();
     agrees::<list_offsets::ListOffsetsResponse, theirs::ListOffsetsResponse>();
     agrees::<describe_log_dirs::DescribeLogDirsRequest, theirs::DescribeLogDirsRequest>();
