@@ -12,7 +12,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 use super::fields::{Config, Parts, effective_value};
 use super::key::Value;
 use super::listeners::{Endpoint, SecurityProtocol, parse_endpoint, parse_protocol_map};
-use super::{BROKER_KEYS, broker_key, legacy, properties, split_list};
+use super::{BROKER_KEYS, broker_key, legacy, properties, providers, split_list};
 
 /// Why the node cannot start with these settings, for a person: what, where, why, and what to do.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -104,11 +104,18 @@ impl Config {
     }
 
     fn from_layers(base: Layer, overrides: &[(String, String)]) -> Result<Config, ConfigError> {
-        let settings = merge(base, overrides)?;
+        let mut settings = merge(base, overrides)?;
         let mut originals: BTreeMap<String, String> = settings
             .iter()
             .map(|(key, (value, _))| (key.clone(), value.clone()))
             .collect();
+        providers::resolve(&mut originals).map_err(|(key, why)| {
+            let next = "correct the reference, or write the value itself";
+            ConfigError::new(format!("{key}: {why}"), next)
+        })?;
+        for (key, (value, _)) in &mut settings {
+            value.clone_from(&originals[key]);
+        }
         if let Some((key, why)) = legacy::refused(&originals) {
             let source = settings.get(&key).map_or("", |(_, source)| source);
             return Err(ConfigError::new(

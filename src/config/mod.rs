@@ -12,6 +12,7 @@ mod listeners;
 mod load;
 mod loggers;
 mod properties;
+mod providers;
 mod resource_keys;
 mod topic;
 mod validate;

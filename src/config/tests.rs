@@ -374,3 +374,38 @@ fn loggers_have_levels_that_can_change() {
     assert_eq!(code(&[("ottla.partition", None)], false), Ok(()));
     assert_eq!(level("ottla.partition"), "INFO");
 }
+
+#[test]
+fn values_can_stand_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("secrets.properties");
+    std::fs::write(&file, "partitions=4\n").unwrap();
+    std::fs::write(dir.path().join("rack"), "r1").unwrap();
+    let classes = "config.providers=env,file,dir\n\
+        config.providers.env.class=org.apache.kafka.common.config.provider.EnvVarConfigProvider\n\
+        config.providers.file.class=org.apache.kafka.common.config.provider.FileConfigProvider\n\
+        config.providers.dir.class=org.apache.kafka.common.config.provider.DirectoryConfigProvider\n";
+    let (file, dir) = (file.display(), dir.path().display());
+    let config = node(&format!(
+        "{classes}num.partitions=${{file:{file}:partitions}}\nbroker.rack=a-${{dir:{dir}:rack}}-${{no:x}}\n"
+    ))
+    .unwrap();
+    assert_eq!(config.num_partitions, 4);
+    assert_eq!(config.broker_rack.as_deref(), Some("a-r1-${no:x}"));
+    assert_eq!(config.warnings, Vec::<String>::new());
+    let home = node(&format!("{classes}broker.rack=${{env:PATH}}")).unwrap();
+    assert_eq!(home.broker_rack, std::env::var("PATH").ok());
+    for bad in [
+        "${env:NO_SUCH_VARIABLE_HERE}",
+        "${file:/no/such:key}",
+        "${file:nothing}",
+    ] {
+        assert!(
+            node(&format!("{classes}broker.rack={bad}")).is_err(),
+            "{bad}"
+        );
+    }
+    assert!(node("config.providers=vault\n").is_err());
+    let untouched = node("broker.rack=${env:PATH}").unwrap();
+    assert_eq!(untouched.broker_rack.as_deref(), Some("${env:PATH}"));
+}
