@@ -30,7 +30,7 @@ pub use dir::{LogDir, LogDirs};
 pub use error::{AppendError, ReadError, StorageError};
 pub use flush::FlushJob;
 pub use leader_epochs::LeaderEpochCache;
-pub use truncate::delete_dir;
+pub use truncate::delete;
 pub use unified::Log;
 
 use std::fs::File;

@@ -128,7 +128,7 @@ impl Log {
         }
     }
 
-    /// Renames the directory to `<topic>-<partition>.<id>-delete` and returns the new path, for [`delete_dir`] to remove after
+    /// Renames the directory to `<topic>-<partition>.<id>-delete` and returns the new path, for [`delete`] to remove after
     /// `file.delete.delay.ms`. The log is closed afterwards.
     pub fn rename_for_delete(&mut self) -> Result<PathBuf, StorageError> {
         self.dir.check_online()?;
@@ -147,7 +147,16 @@ impl Log {
     }
 }
 
-/// Removes a directory that [`Log::rename_for_delete`] left.
-pub fn delete_dir(path: &Path) -> Result<(), StorageError> {
-    fs::remove_dir_all(path).map_err(|e| StorageError::io("remove", path, e))
+/// Removes a directory that [`Log::rename_for_delete`] left, or a file of [`Log::take_deleted_files`]. One that is gone
+/// already (its directory went) is fine.
+pub fn delete(path: &Path) -> Result<(), StorageError> {
+    let removed = if path.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    };
+    match removed {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StorageError::io("remove", path, e)),
+        _ => Ok(()),
+    }
 }

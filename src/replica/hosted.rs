@@ -308,17 +308,30 @@ impl ReplicaManager {
         }
     }
 
-    /// Removes directories of deleted topics whose `file.delete.delay.ms` is over. Blocking; for a timer.
+    /// Removes deleted segments and directories of deleted topics whose `file.delete.delay.ms` is over. Blocking; for a timer.
     pub fn empty_trash(&self) {
         let now_ms = self.clock.monotonic_ms();
+        let mut found = Vec::new();
+        for partition in self.partitions() {
+            // A closed log has nothing to remove.
+            let _ = partition.with_log(|log| {
+                let due_ms = now_ms + log.config().file_delete_delay_ms.max(0);
+                found.extend(
+                    log.take_deleted_files()
+                        .into_iter()
+                        .map(|path| (due_ms, path)),
+                );
+            });
+        }
         let mut trash = self.trash.lock().expect("pushing does not panic");
+        trash.append(&mut found);
         let due: Vec<_> = trash
             .extract_if(.., |(due_ms, _)| *due_ms <= now_ms)
             .collect();
         drop(trash);
         for (_, path) in due {
-            if let Err(error) = log::delete_dir(&path) {
-                error!(path = %path.display(), %error, "directory of a deleted topic cannot be removed");
+            if let Err(error) = log::delete(&path) {
+                error!(path = %path.display(), %error, "deleted file or directory cannot be removed");
             }
         }
     }
