@@ -108,7 +108,7 @@ check "records stand after kill -9" again
 more() { seq 101 200 | K -P -t words -p 0 && [ "$(K -C -t words -p 0 -o 0 -e -q | md5sum)" = "$(seq 1 200 | md5sum)" ]; }
 check "produce goes on after kill -9" more
 check "stops again" stops_well
-echo 'num.partitions=many' >bad.properties
+printf 'node.id=1\nnum.partitions=many\n' >bad.properties
 bad() { has "$(status_is 78 "$OTTLA_BIN" bad.properties 2>&1)" 'num.partitions'; }
 check "a wrong value: named, exit 78" bad
 check "a missing file: exit 78" status_is 78 "$OTTLA_BIN" missing.properties

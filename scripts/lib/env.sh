@@ -260,10 +260,12 @@ fail() {
 }
 
 # check NAME COMMAND... : one case; passes when COMMAND succeeds, else shows the end of what it wrote.
+# In this shell, not in a sub-shell: COMMAND may start a broker.
 check() {
-    local name=$1 out
+    local name=$1
     shift
-    if out=$("$@" 2>&1); then pass "$name"; else fail "$name" "$out"; fi
+    scratch
+    if "$@" >"$OTTLA_TMP/check.out" 2>&1; then pass "$name"; else fail "$name" "$(cat "$OTTLA_TMP/check.out")"; fi
 }
 
 # count_lines : echoes stdin and counts its `ok `, `FAIL` and `skip` lines (written by a client program of a suite).
