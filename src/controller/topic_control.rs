@@ -122,7 +122,7 @@ fn create_topic(
 ) -> Result<CreatableTopicResult, Error> {
     let name: &str = &topic.name.0;
     if turn.image.topics.id_of(name).is_some() {
-        let message = format!("topic '{name}' exists already");
+        let message = format!("Topic '{name}' already exists.");
         return Err(Error::new(ErrorCode::TopicAlreadyExists, message));
     }
     config::validate_topic_name(name)?;
