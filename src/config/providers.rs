@@ -63,15 +63,12 @@ fn replace(providers: &BTreeMap<String, Provider>, value: &str) -> Result<String
             let (name, place) = inside.split_once(':')?;
             Some((*providers.get(name)?, place, after))
         });
-        match reference {
-            Some((provider, place, after)) => {
-                out.push_str(&read(provider, place)?);
-                rest = after;
-            }
-            None => {
-                out.push_str("${");
-                rest = from;
-            }
+        if let Some((provider, place, after)) = reference {
+            out.push_str(&read(provider, place)?);
+            rest = after;
+        } else {
+            out.push_str("${");
+            rest = from;
         }
     }
     out.push_str(rest);

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 use prometheus::TextEncoder;
 
@@ -39,8 +38,6 @@ struct Topics {
 #[derive(Default)]
 struct RequestMetrics {
     by_version: [AtomicU64; VERSIONS],
-    total_time_us: AtomicU64,
-    answered: AtomicU64,
 }
 
 /// Counters of one topic on this broker.
@@ -70,15 +67,23 @@ impl TopicMetrics {
         ]
     }
 
-    /// A batch of `records` in `bytes` was appended.
-    pub fn appended(&self, records: u64, bytes: u64) {
+    /// So many appends were asked for, `failed` of them in vain; the others brought `records` in `bytes`.
+    pub fn appended(&self, asked: u64, failed: u64, records: u64, bytes: u64) {
+        self.total_produce_requests.fetch_add(asked, Relaxed);
+        if failed > 0 {
+            self.failed_produce_requests.fetch_add(failed, Relaxed);
+        }
         self.messages_in.fetch_add(records, Relaxed);
         self.bytes_in.fetch_add(bytes, Relaxed);
     }
 
-    /// `bytes` went to a consumer.
-    pub fn fetched(&self, bytes: u64) {
-        self.bytes_out.fetch_add(bytes, Relaxed);
+    /// A read was answered: with so many bytes, or in vain.
+    pub fn fetched(&self, bytes: Option<u64>) {
+        self.total_fetch_requests.fetch_add(1, Relaxed);
+        match bytes {
+            Some(bytes) => self.bytes_out.fetch_add(bytes, Relaxed),
+            None => self.failed_fetch_requests.fetch_add(1, Relaxed),
+        };
     }
 }
 
@@ -129,18 +134,6 @@ impl Metrics {
         {
             let version = usize::try_from(version).unwrap_or(0).min(VERSIONS - 1);
             api.by_version[version].fetch_add(1, Relaxed);
-        }
-    }
-
-    /// A request was answered so long after it came in.
-    pub fn answered(&self, api_key: i16, took: Duration) {
-        if let Some(api) = usize::try_from(api_key)
-            .ok()
-            .and_then(|key| self.requests.get(key))
-        {
-            api.total_time_us
-                .fetch_add(took.as_micros() as u64, Relaxed);
-            api.answered.fetch_add(1, Relaxed);
         }
     }
 
@@ -235,14 +228,6 @@ impl Metrics {
                         count as f64,
                     );
                 }
-            }
-            let answered = api.answered.load(Relaxed);
-            if answered > 0 {
-                let labels = [("request", name.as_str())];
-                let sum_ms = api.total_time_us.load(Relaxed) as f64 / 1000.0;
-                let family = "kafka_network_requestmetrics_totaltimems";
-                scrape.counter(&format!("{family}_count"), &labels, answered as f64);
-                scrape.counter(&format!("{family}_sum"), &labels, sum_ms);
             }
         }
     }

@@ -1,21 +1,18 @@
 //! Tests of the counters and the text they make.
 
-use std::time::Duration;
-
 use super::{Metrics, Scrape};
 
 #[tokio::test]
 async fn scrape_has_kafkas_names_and_totals_that_never_fall() {
     let metrics = Metrics::new();
-    metrics.topic("a").appended(3, 100);
-    metrics.topic("a").fetched(50);
-    metrics.topic("b").appended(1, 10);
+    metrics.topic("a").appended(2, 1, 3, 100);
+    metrics.topic("a").fetched(Some(50));
+    metrics.topic("b").appended(1, 0, 1, 10);
     metrics.remove_topic("b");
     metrics.request(0, 13);
     metrics.request(0, 13);
     metrics.request(-1, 0);
     metrics.request(i16::MAX, i16::MAX);
-    metrics.answered(0, Duration::from_millis(4));
     let listener = metrics.listener("PLAINTEXT");
     listener.connection_opened();
     listener.connection_opened();
@@ -32,7 +29,8 @@ async fn scrape_has_kafkas_names_and_totals_that_never_fall() {
         "kafka_server_brokertopicmetrics_bytesin_total 110",
         "kafka_server_brokertopicmetrics_bytesout_total 50",
         "kafka_network_requestmetrics_requests_total{request=\"Produce\",version=\"13\"} 2",
-        "kafka_network_requestmetrics_totaltimems_sum{request=\"Produce\"} 4",
+        "kafka_server_brokertopicmetrics_totalproducerequests_total 3",
+        "kafka_server_brokertopicmetrics_failedproducerequests_total 1",
         "kafka_server_socket_server_metrics_connection_count{listener=\"PLAINTEXT\",networkProcessor=\"0\"} 1",
         "kafka_server_replicamanager_partitioncount 7",
     ] {

@@ -206,7 +206,9 @@ impl Partition {
         let records: i64 = appended
             .map(|info| info.last_offset - info.first_offset + 1)
             .sum();
-        self.metrics.appended(records as u64, bytes);
+        let failed = results.iter().filter(|result| result.is_err()).count();
+        self.metrics
+            .appended(results.len() as u64, failed as u64, records as u64, bytes);
     }
 
     /// Makes a rolled segment durable, without holding up appends.

@@ -159,8 +159,9 @@ impl Fetch {
             ) {
                 continue;
             }
-            if let (Ok(partition), true) = (target, size_bytes > 0) {
-                partition.metrics.fetched(size_bytes as u64);
+            if let Ok(partition) = target {
+                let bytes = result.is_ok().then_some(size_bytes as u64);
+                partition.metrics.fetched(bytes);
             }
             let data = self.partition_data(key.1, result);
             match responses.last_mut() {

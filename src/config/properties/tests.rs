@@ -1,5 +1,7 @@
 //! Tests of the properties parser: cases that were tried on `java.util.Properties`, and properties of any text.
 
+use std::fmt::Write as _;
+
 use proptest::prelude::*;
 
 use super::{decode, parse};
@@ -48,7 +50,7 @@ fn escape(text: &str, key: bool) -> String {
             '=' | ':' | '#' | '!' | '\\' => out.extend(['\\', c]),
             c if (' '..'\x7f').contains(&c) => out.push(c),
             c => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| {
-                out.push_str(&format!("\\u{unit:04X}"));
+                let _ = write!(out, "\\u{unit:04X}");
             }),
         }
     }
@@ -58,10 +60,10 @@ fn escape(text: &str, key: bool) -> String {
 proptest! {
     #[test]
     fn what_is_stored_reads_back(pairs in prop::collection::vec((".*", "(?s).*"), 0..8)) {
-        let text: String = pairs
-            .iter()
-            .map(|(k, v)| format!("{}={}\n", escape(k, true), escape(v, false)))
-            .collect();
+        let mut text = String::new();
+        for (k, v) in &pairs {
+            let _ = writeln!(text, "{}={}", escape(k, true), escape(v, false));
+        }
         prop_assert_eq!(parse(&text), pairs);
     }
 
