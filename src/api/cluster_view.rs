@@ -38,7 +38,7 @@ pub fn broker_ids(ids: &[BrokerId]) -> Vec<WireBrokerId> {
 /// The image as seen through one listener.
 pub struct ClusterView {
     pub image: Arc<MetadataImage>,
-    listener: Arc<str>,
+    pub listener: Arc<str>,
 }
 
 impl ClusterView {

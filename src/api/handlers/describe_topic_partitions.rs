@@ -22,7 +22,16 @@ pub fn handle(
     context: &RequestContext,
     request: DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
-    let view = ClusterView::new(context);
+    let limit = context.services.config().max_request_partition_size_limit;
+    describe(&ClusterView::new(context), request, limit)
+}
+
+/// At most `limit` partitions, whatever the request says.
+pub(super) fn describe(
+    view: &ClusterView,
+    request: DescribeTopicPartitionsRequest,
+    limit: i32,
+) -> DescribeTopicPartitionsResponse {
     let (first, first_partition) = match &request.cursor {
         Some(cursor) => (cursor.topic_name.clone(), cursor.partition_index),
         None => (TopicName::default(), 0),
@@ -39,9 +48,8 @@ pub fn handle(
     if first_partition < 0 || cursor_is_foreign {
         return refuse(&request, ErrorCode::InvalidRequest);
     }
-    let limit = context.services.config().max_request_partition_size_limit;
     let mut page = Page {
-        view: &view,
+        view,
         room: request.response_partition_limit.min(limit).max(1),
         response: DescribeTopicPartitionsResponse::default(),
     };

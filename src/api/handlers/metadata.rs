@@ -30,18 +30,22 @@ pub fn handle(context: &RequestContext, request: MetadataRequest) -> MetadataRes
         // Kafka stumbles over a null name here and says so.
         return refuse(context.version, &request, ErrorCode::UnknownServerError);
     }
-    let view = ClusterView::new(context);
-    let lookup = Lookup {
-        context,
-        view: &view,
+    let shape = Shape {
+        view: ClusterView::new(context),
+        version: context.version,
     };
-    let mut topics = lookup.topics(&request);
+    let (mut topics, missing) = shape.topics(&request);
+    topics.extend(answer_missing(
+        context,
+        missing,
+        request.allow_auto_topic_creation,
+    ));
     if context.version >= 8 && request.include_topic_authorized_operations {
         for topic in topics.iter_mut().filter(|topic| topic.name.is_some()) {
             topic.topic_authorized_operations = TOPIC_OPERATIONS;
         }
     }
-    let brokers = view.brokers().filter(|(broker, _)| !broker.fenced);
+    let brokers = shape.view.brokers().filter(|(broker, _)| !broker.fenced);
     let brokers = brokers.map(|(broker, endpoint)| {
         MetadataResponseBroker::default()
             .with_node_id(WireBrokerId(broker.id))
@@ -52,7 +56,7 @@ pub fn handle(context: &RequestContext, request: MetadataRequest) -> MetadataRes
     let mut response = MetadataResponse::default()
         .with_brokers(brokers.collect())
         .with_cluster_id(Some(text(&context.services.cluster_id)))
-        .with_controller_id(view.controller_id())
+        .with_controller_id(shape.view.controller_id())
         .with_topics(topics);
     if (8..=10).contains(&context.version) && request.include_cluster_authorized_operations {
         response.cluster_authorized_operations = CLUSTER_OPERATIONS;
@@ -77,21 +81,54 @@ fn refuse(version: i16, request: &MetadataRequest, code: ErrorCode) -> MetadataR
     response.with_error_code(top_level)
 }
 
-struct Lookup<'a> {
-    context: &'a RequestContext,
-    view: &'a ClusterView,
+/// Answers for topics that are not there (yet).
+fn answer_missing(
+    context: &RequestContext,
+    names: Vec<TopicName>,
+    create: bool,
+) -> impl Iterator<Item = MetadataResponseTopic> + use<> {
+    let config = context.services.config();
+    // Versions below 4 have no flag, and its default is to create.
+    let codes: Vec<ErrorCode> = if create && config.auto_create_topics_enable {
+        context.services.topic_creation.start(&config, &names)
+    } else {
+        let code = |name: &TopicName| match validate_topic_name(name) {
+            Ok(()) => ErrorCode::UnknownTopicOrPartition,
+            Err(error) => error.code,
+        };
+        names.iter().map(code).collect()
+    };
+    names.into_iter().zip(codes).map(|(name, code)| {
+        let is_internal = is_internal_topic(&name);
+        MetadataResponseTopic::default()
+            .with_name(Some(name))
+            .with_is_internal(is_internal)
+            .with_error_code(code.code())
+    })
 }
 
-impl Lookup<'_> {
-    fn topics(&self, request: &MetadataRequest) -> Vec<MetadataResponseTopic> {
+/// How topics look to a client in a version.
+pub(super) struct Shape {
+    pub view: ClusterView,
+    pub version: i16,
+}
+
+impl Shape {
+    /// The topics asked for, and the names that there is no topic for.
+    pub fn topics(
+        &self,
+        request: &MetadataRequest,
+    ) -> (Vec<MetadataResponseTopic>, Vec<TopicName>) {
         let image = &self.view.image.topics;
         let wanted = match &request.topics {
-            Some(topics) if !(topics.is_empty() && self.context.version == 0) => topics,
-            _ => return image.iter().map(|topic| self.topic(topic)).collect(),
+            Some(topics) if !(topics.is_empty() && self.version == 0) => topics,
+            _ => {
+                let all = image.iter().map(|topic| self.topic(topic));
+                return (all.collect(), Vec::new());
+            }
         };
-        let ids: Vec<Uuid> = unique(wanted.iter().map(|topic| topic.topic_id))
-            .filter(|id| !id.is_nil())
-            .collect();
+        let ids = unique(wanted.iter().map(|topic| topic.topic_id));
+        let ids: Vec<Uuid> = ids.filter(|id| !id.is_nil()).collect();
         if !ids.is_empty() {
             // With an id anywhere, names are not looked at.
             let by_id = ids.into_iter().map(|id| match image.by_id(id) {
@@ -101,50 +138,17 @@ impl Lookup<'_> {
                     .with_topic_id(id)
                     .with_error_code(ErrorCode::UnknownTopicId.code()),
             });
-            return by_id.collect();
+            return (by_id.collect(), Vec::new());
         }
-        let names = unique(
-            wanted
-                .iter()
-                .filter_map(|topic| topic.name.clone().map(TopicName)),
-        );
-        let mut found = Vec::with_capacity(wanted.len());
-        let mut missing = Vec::new();
-        for name in names {
+        let names = wanted.iter().filter_map(|topic| topic.name.clone());
+        let (mut found, mut missing) = (Vec::with_capacity(wanted.len()), Vec::new());
+        for name in unique(names) {
             match image.by_name(&name) {
                 Some(topic) => found.push(self.topic(topic)),
-                None => missing.push(name),
+                None => missing.push(TopicName(name)),
             }
         }
-        found.extend(self.missing(missing, request.allow_auto_topic_creation));
-        found
-    }
-
-    /// Answers for topics that are not there (yet).
-    fn missing(
-        &self,
-        names: Vec<TopicName>,
-        create: bool,
-    ) -> impl Iterator<Item = MetadataResponseTopic> + use<> {
-        let services = &self.context.services;
-        let config = services.config();
-        // Versions below 4 have no flag, and its default is to create.
-        let codes: Vec<ErrorCode> = if create && config.auto_create_topics_enable {
-            services.topic_creation.start(&config, &names)
-        } else {
-            let code = |name: &TopicName| match validate_topic_name(name) {
-                Ok(()) => ErrorCode::UnknownTopicOrPartition,
-                Err(error) => error.code,
-            };
-            names.iter().map(code).collect()
-        };
-        names.into_iter().zip(codes).map(|(name, code)| {
-            let is_internal = is_internal_topic(&name);
-            MetadataResponseTopic::default()
-                .with_name(Some(name))
-                .with_is_internal(is_internal)
-                .with_error_code(code.code())
-        })
+        (found, missing)
     }
 
     fn topic(&self, topic: &TopicImage) -> MetadataResponseTopic {
@@ -171,9 +175,7 @@ impl Lookup<'_> {
         let error_code = match leader {
             Some(_) if all_available => 0,
             Some(_) => ErrorCode::ReplicaNotAvailable.code(),
-            None if leader_is_known && self.context.version >= 6 => {
-                ErrorCode::ListenerNotFound.code()
-            }
+            None if leader_is_known && self.version >= 6 => ErrorCode::ListenerNotFound.code(),
             None => ErrorCode::LeaderNotAvailable.code(),
         };
         MetadataResponsePartition::default()
@@ -188,7 +190,7 @@ impl Lookup<'_> {
 
     /// Version 0 leaves out brokers that cannot be reached, and has an error instead.
     fn replicas(&self, ids: &[BrokerId]) -> Vec<WireBrokerId> {
-        if self.context.version > 0 {
+        if self.version > 0 {
             return broker_ids(ids);
         }
         let reachable = ids.iter().filter(|id| self.view.is_reachable(**id));

@@ -33,3 +33,6 @@ pub mod offset_for_leader_epoch;
 pub mod produce;
 pub mod sync_group;
 pub mod update_features;
+
+#[cfg(test)]
+mod tests;

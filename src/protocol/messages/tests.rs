@@ -141,35 +141,46 @@ fn agrees<O: Ours, T: Message + Encodable + Decodable>() {
     }
 }
 
-/// Lines of name, version and hex for `compat-tests/messages`, which has Kafka's own classes read and write them.
-#[test]
-fn samples_for_kafkas_own_classes() {
-    let mut lines = String::new();
-    let mut line = |name: &str, version: i16, bytes: &[u8]| {
+/// Lines of name, version and hex.
+#[derive(Default)]
+struct Lines(String);
+
+impl Lines {
+    fn add(&mut self, name: &str, version: i16, bytes: &[u8]) {
         let name = name.split('<').next().unwrap_or_default();
         let name = name.rsplit("::").next().unwrap_or_default();
-        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-        let _ = writeln!(lines, "{name} {version} {hex}");
-    };
-    fn dump<T: Ours>(line: &mut impl FnMut(&str, i16, &[u8])) {
-        for (_, version, message) in samples::<T>().step_by(5) {
-            let bytes = message.encoded(version).expect("samples fit their version");
-            line(std::any::type_name::<T>(), version, &bytes);
+        let _ = write!(self.0, "{name} {version} ");
+        for byte in bytes {
+            let _ = write!(self.0, "{byte:02x}");
         }
+        self.0.push('\n');
     }
-    messages!(for_each_message dump (&mut line));
+}
+
+fn add_samples<T: Ours>(lines: &mut Lines) {
+    for (_, version, message) in samples::<T>().step_by(5) {
+        let bytes = message.encoded(version).expect("samples fit their version");
+        lines.add(std::any::type_name::<T>(), version, &bytes);
+    }
+}
+
+/// For `compat-tests/messages`, which has Kafka's own classes read and write them.
+#[test]
+fn samples_for_kafkas_own_classes() {
+    let mut lines = Lines::default();
+    messages!(for_each_message add_samples (&mut lines));
     for seed in 0..SAMPLES {
         for record in MetadataRecord::samples(&mut Rng::new(seed)) {
             for version in 0..=record.version() {
                 let bytes = encode_record_at(&record, version).expect("exists");
                 // Frame version, type and version take one byte each.
-                line(record.name(), version, &bytes[3..]);
+                lines.add(record.name(), version, &bytes[3..]);
             }
         }
     }
-    assert!(lines.lines().count() > 5000);
+    assert!(lines.0.lines().count() > 5000);
     if let Some(path) = std::env::var_os("OTTLA_MESSAGE_SAMPLES") {
-        std::fs::write(path, lines).expect("the file for samples can be written");
+        std::fs::write(path, lines.0).expect("the file for samples can be written");
     }
 }
 
