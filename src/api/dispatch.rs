@@ -82,7 +82,9 @@ fn gate(
         ));
     }
     services.metrics.request(key, version);
-    let flexible = known_version && spec.request_is_flexible(version);
+    // A version of ApiVersions that is not known has the header of the newest.
+    let flexible =
+        spec.request_is_flexible(version.clamp(*spec.served.start(), *spec.served.end()));
     let header = RequestHeader::decode(&mut frame, flexible)
         .map_err(|e| close(connection, &format!("malformed request header: {e}")))?;
     if !known_version {

@@ -87,6 +87,7 @@ pub async fn serve(
         output: VecDeque::new(),
         output_bytes: 0,
         closing: false,
+        refused: false,
         limits,
     };
     if let Err(error) = connection.run(stream, shutdown).await {
@@ -113,6 +114,8 @@ struct Connection {
     output_bytes: usize,
     /// No further requests; what is pending and unsent still goes out.
     closing: bool,
+    /// The input has ended, or a size came that is not taken: the frames before that are worked off, then it ends.
+    refused: bool,
 }
 
 impl Connection {
@@ -121,6 +124,10 @@ impl Connection {
         let mut last_active = Instant::now();
         loop {
             self.handle_frames();
+            // Good requests that came before a bad size are answered first.
+            if self.refused && self.frames.is_empty() {
+                self.closing = true;
+            }
             self.release_ready();
             if self.write_output(&stream)? {
                 last_active = Instant::now();
@@ -149,7 +156,8 @@ impl Connection {
                     ready?;
                     last_active = Instant::now();
                     if !self.read_input(&mut stream).await? {
-                        return Ok(());
+                        // What was asked before the peer shut its side is still answered.
+                        self.refused = true;
                     }
                 }
                 () = shutdown.cancelled(), if !self.closing => {
@@ -179,6 +187,7 @@ impl Connection {
 
     fn wants_input(&self) -> bool {
         !self.closing
+            && !self.refused
             && self.frame_bytes < BACKLOG_BYTES_MAX
             && self.output_bytes < BACKLOG_BYTES_MAX
     }
@@ -214,7 +223,8 @@ impl Connection {
             // Kafka closes without an answer on sizes it does not take.
             if size == 0 || size > self.limits.request_bytes_max {
                 debug!(peer = %self.info.peer, size, "frame size out of bounds");
-                self.abort();
+                self.refused = true;
+                self.input = BytesMut::new();
                 return;
             }
             if self.input.len() < size + 4 {

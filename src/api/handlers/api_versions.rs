@@ -12,7 +12,7 @@ use kafka_protocol::protocol::StrBytes;
 use crate::api::RequestContext;
 use crate::api::reply::{Framing, Reply, ResponseFrame};
 use crate::api::table::{self, API_TABLE, ApiSpec};
-use crate::metadata::features::SUPPORTED_FEATURES;
+use crate::metadata::features::{KRAFT_VERSION, SUPPORTED_FEATURES};
 use crate::protocol::ErrorCode;
 
 pub fn handle(context: &RequestContext, request: ApiVersionsRequest) -> ApiVersionsResponse {
@@ -44,6 +44,17 @@ pub fn handle(context: &RequestContext, request: ApiVersionsRequest) -> ApiVersi
             .with_min_version_level(*level)
             .with_max_version_level(*level)
     });
+    // kraft.version is no record of the metadata log: the quorum keeps it.
+    let quorum = FinalizedFeatureKey::default()
+        .with_name(StrBytes::from_static_str(KRAFT_VERSION))
+        .with_min_version_level(1)
+        .with_max_version_level(1);
+    let is_listed = image
+        .features
+        .finalized
+        .keys()
+        .any(|name| &**name == KRAFT_VERSION);
+    let finalized = finalized.chain((!is_listed).then_some(quorum));
     response
         .with_supported_features(supported)
         .with_finalized_features(finalized.collect())

@@ -3,6 +3,7 @@
 //! Versions: v5 log start offset - v7 sessions (KIP-227) - v9 leader epochs (KIP-320) - v10 zstd - v11 rack (KIP-392) -
 //! v12 flexible - v13 topic ids (KIP-516) - v15 replica state - v16 node endpoints (KIP-951) - v17 directory id - v18 high watermark.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,18 +33,36 @@ pub fn handle(context: RequestContext, body: &mut Bytes) -> Result<Reply, Malfor
     let isolation = match request.isolation_level {
         0 => Isolation::ReadUncommitted,
         1 => Isolation::ReadCommitted,
-        _ => return Ok(refuse(&context, ErrorCode::UnknownServerError)),
+        _ => {
+            return Ok(refuse_partitions(
+                &context,
+                &request,
+                ErrorCode::UnknownServerError,
+            ));
+        }
     };
     let session = match open_session(&context, &request) {
         Ok(session) => session,
         Err(code) => return Ok(refuse(&context, code)),
     };
     let limits = context.services.config();
+    let replica_id = if context.version >= 15 {
+        request.replica_state.replica_id
+    } else {
+        request.replica_id
+    };
+    let mut targets = resolve(&context, &session);
+    if replica_id >= 0 {
+        // No partition has a second replica, so that whoever follows is a stranger to it.
+        for target in targets.iter_mut().filter(|target| target.is_ok()) {
+            *target = Err(ErrorCode::NotLeaderOrFollower.into());
+        }
+    }
     let fetch = Fetch {
         isolation,
         min_bytes: i64::from(request.min_bytes),
         size_bytes_max: request.max_bytes.clamp(0, limits.fetch_max_bytes) as usize,
-        targets: resolve(&context, &session),
+        targets,
         session,
         context,
     };
@@ -198,11 +217,19 @@ impl Fetch {
                 high_watermark: -1,
                 last_stable_offset: -1,
                 log_start_offset: -1,
-                aborted_transactions: Some(Vec::new()),
+                aborted_transactions: is_unknown(error.code).then(Vec::new),
                 ..PartitionData::default()
             },
         }
     }
+}
+
+/// What this broker does not host is answered with an empty list of aborted transactions, other failures with none.
+fn is_unknown(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownTopicId
+    )
 }
 
 fn open_session(
@@ -224,7 +251,10 @@ fn open_session(
             .iter()
             .map(move |p| (topic_ref.clone(), *p))
     });
-    let wanted: Vec<(PartitionKey, Wanted)> = wanted.collect();
+    let mut wanted: Vec<(PartitionKey, Wanted)> = wanted.collect();
+    if wanted.len() > 1 {
+        keep_last(&mut wanted);
+    }
     if context.version < 7 {
         return Ok(FetchContext::Sessionless { wanted });
     }
@@ -237,6 +267,22 @@ fn open_session(
         context.services.clock.monotonic_ms(),
         || Uuid::new_v4().as_u128() as i32,
     )
+}
+
+/// Of a partition that is there twice the last counts, in the place of the first.
+fn keep_last(wanted: &mut Vec<(PartitionKey, Wanted)>) {
+    let last: HashMap<PartitionKey, Wanted> = wanted.iter().cloned().collect();
+    if last.len() == wanted.len() {
+        return;
+    }
+    let mut left = last;
+    wanted.retain_mut(|(key, value)| match left.remove(key) {
+        Some(last) => {
+            *value = last;
+            true
+        }
+        None => false,
+    });
 }
 
 fn topic_ref(by_id: bool, name: &kafka_protocol::protocol::StrBytes, id: Uuid) -> TopicRef {
@@ -294,6 +340,36 @@ fn file_range(slice: LogSlice) -> Option<FileRange> {
         position: slice.position,
         size_bytes: slice.len,
     })
+}
+
+/// Below version 13 the partitions get the code as well.
+fn refuse_partitions(context: &RequestContext, request: &FetchRequest, code: ErrorCode) -> Reply {
+    let topics = request
+        .topics
+        .iter()
+        .filter(|_| context.version < TOPIC_IDS_FROM);
+    let responses = topics.map(|topic| {
+        let partitions = topic.partitions.iter().map(|p| PartitionData {
+            partition_index: p.partition,
+            error_code: code.code(),
+            high_watermark: -1,
+            last_stable_offset: -1,
+            log_start_offset: -1,
+            aborted_transactions: Some(Vec::new()),
+            ..PartitionData::default()
+        });
+        FetchableTopicResponse {
+            topic: topic.topic.clone(),
+            partitions: partitions.collect(),
+            ..FetchableTopicResponse::default()
+        }
+    });
+    let response = FetchResponse {
+        error_code: code.code(),
+        responses: responses.collect(),
+        ..FetchResponse::default()
+    };
+    encode(context, response).map_or(Reply::Close, Reply::Now)
 }
 
 fn refuse(context: &RequestContext, code: ErrorCode) -> Reply {

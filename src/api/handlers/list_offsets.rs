@@ -3,7 +3,7 @@
 //! Versions: v2 isolation level - v4 leader epochs (KIP-320) - v6 flexible - v7 -3 - v8 -4 - v9 -5 - v10 timeout
 //! (KIP-1075) - v11 -6 (KIP-1023).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::api::RequestContext;
 use crate::partition::Partition;
@@ -27,12 +27,12 @@ const NOTHING: Found = (NO_TIMESTAMP, -1, NO_LEADER_EPOCH);
 
 pub fn handle(context: &RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let mut seen = HashSet::new();
-    let mut twice = HashSet::new();
+    let mut twice = HashMap::new();
     for topic in &request.topics {
         for partition in &topic.partitions {
             let key = (topic.name.clone(), partition.partition_index);
             if !seen.insert(key.clone()) {
-                twice.insert(key);
+                twice.insert(key, false);
             }
         }
     }
@@ -44,13 +44,16 @@ pub fn handle(context: &RequestContext, request: ListOffsetsRequest) -> ListOffs
             partitions: topic
                 .partitions
                 .iter()
-                .map(|wanted| {
-                    let found = if twice.contains(&(topic.name.clone(), wanted.partition_index)) {
-                        Err(ErrorCode::InvalidRequest.into())
-                    } else {
-                        find(context, &topic.name, wanted, request.isolation_level)
-                    };
-                    answer(wanted.partition_index, found)
+                .filter_map(|wanted| {
+                    let index = wanted.partition_index;
+                    if let Some(answered) = twice.get_mut(&(topic.name.clone(), index)) {
+                        // A partition that is there twice gets one answer.
+                        let again = std::mem::replace(answered, true);
+                        return (!again)
+                            .then(|| answer(index, Err(ErrorCode::InvalidRequest.into())));
+                    }
+                    let found = find(context, &topic.name, wanted, request.isolation_level);
+                    Some(answer(index, found))
                 })
                 .collect(),
         })

@@ -7,6 +7,7 @@
 //! All Produce requests that one read of a connection brought come as one run: each partition gets one append
 //! with all its batches, and the answers share one buffer.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,8 +21,8 @@ use crate::log::AppendInfo;
 use crate::partition::{Committed, Partition};
 use crate::protocol::batch::{self, ProduceError, ValidBatch, ValidateContext};
 use crate::protocol::messages::produce::{
-    BatchIndexAndErrorMessage, PartitionProduceResponse, ProduceRequest, ProduceResponse,
-    TopicProduceData, TopicProduceResponse,
+    BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
+    ProduceResponse, TopicProduceData, TopicProduceResponse,
 };
 use crate::protocol::{Error, ErrorCode};
 use crate::types::{Offset, TimestampMs, is_internal_topic};
@@ -122,7 +123,14 @@ struct Run {
 
 impl Run {
     /// Validates a request's batches and sorts them to their partitions.
-    fn add(&mut self, context: RequestContext, request: ProduceRequest) {
+    fn add(&mut self, context: RequestContext, mut request: ProduceRequest) {
+        // Of a partition that is there twice Kafka keeps the last; topics without partitions get no answer.
+        request.topic_data.retain_mut(|topic| {
+            if topic.partition_data.len() > 1 {
+                keep_last(&mut topic.partition_data);
+            }
+            !topic.partition_data.is_empty()
+        });
         let call_index = self.calls.len();
         let mut results = Vec::new();
         for topic in &request.topic_data {
@@ -282,6 +290,17 @@ impl Call {
     }
 }
 
+fn keep_last(partitions: &mut Vec<PartitionProduceData>) {
+    let mut last = HashMap::with_capacity(partitions.len());
+    for (place, data) in partitions.iter().enumerate() {
+        last.insert(data.index, place);
+    }
+    if last.len() < partitions.len() {
+        let mut place = 0..;
+        partitions.retain(|data| last.get(&data.index).copied() == place.next());
+    }
+}
+
 /// Checks one partition's data as far as that goes without its lock.
 fn admit(
     context: &RequestContext,
@@ -303,6 +322,9 @@ fn admit(
     if is_internal_topic(&partition.topic_partition.topic) {
         return Err(Error::from(ErrorCode::InvalidTopicException).into());
     }
+    if request.transactional_id.is_none() && records.as_deref().is_some_and(looks_transactional) {
+        return Err(Error::from(ErrorCode::TransactionalIdAuthorizationFailed).into());
+    }
     let config = partition.config();
     let validate = ValidateContext {
         config: &config,
@@ -317,6 +339,11 @@ fn admit(
     Ok((partition, batch))
 }
 
+/// Whether the attributes of the first batch say so; asked before the batch is looked at any closer.
+fn looks_transactional(records: &[u8]) -> bool {
+    records.len() >= 61 && records[16] == 2 && records[22] & 0x10 != 0
+}
+
 /// No transaction is ever open here: InitProducerId gives no transactional producer an id.
 fn refuse_transactional(version: i16, request: &ProduceRequest) -> Error {
     match request.transactional_id {
@@ -324,6 +351,14 @@ fn refuse_transactional(version: i16, request: &ProduceRequest) -> Error {
         Some(_) if version >= 11 => ErrorCode::TransactionAbortable.into(),
         Some(_) => ErrorCode::InvalidTxnState.into(),
     }
+}
+
+/// Kafka sends a text with faults of single records and with bytes that are no batch, and none otherwise.
+fn shown_message(failed: &mut ProduceError) -> Option<StrBytes> {
+    let is_shown =
+        !failed.record_errors.is_empty() || failed.error.code == ErrorCode::CorruptMessage;
+    let text = failed.error.message.take().filter(|_| is_shown)?;
+    Some(StrBytes::from_string(text.into_owned()))
 }
 
 fn partition_response(index: i32, result: Result<AppendInfo, Refused>) -> PartitionProduceResponse {
@@ -336,7 +371,7 @@ fn partition_response(index: i32, result: Result<AppendInfo, Refused>) -> Partit
             ..PartitionProduceResponse::default()
         },
         Err(Refused {
-            error: failed,
+            error: mut failed,
             log_start_offset,
         }) => PartitionProduceResponse {
             index,
@@ -344,10 +379,7 @@ fn partition_response(index: i32, result: Result<AppendInfo, Refused>) -> Partit
             base_offset: -1,
             log_append_time_ms: -1,
             log_start_offset,
-            error_message: failed
-                .error
-                .message
-                .map(|text| StrBytes::from_string(text.into_owned())),
+            error_message: shown_message(&mut failed),
             record_errors: failed
                 .record_errors
                 .into_iter()
