@@ -26,7 +26,8 @@ pub type Place = (Arc<str>, Arc<str>, i32);
 pub struct LoggedGroup {
     /// `None` for a group that was only named by an offset commit.
     pub metadata: Option<Arc<GroupMetadata>>,
-    offsets: IndexMap<Arc<str>, BTreeMap<i32, Cell>>,
+    /// Most groups have few partitions of a topic: boxes keep the map's nodes small.
+    offsets: IndexMap<Arc<str>, BTreeMap<i32, Box<Cell>>>,
 }
 
 /// What is known about one partition's offset in one group.
@@ -232,7 +233,7 @@ impl GroupState {
                 .offsets
                 .entry(topic.clone())
                 .or_default()
-                .insert(*partition, cell);
+                .insert(*partition, Box::new(cell));
         } else if let Some(partitions) = group.offsets.get_mut(topic) {
             partitions.remove(partition);
             if partitions.is_empty() {
@@ -244,14 +245,14 @@ impl GroupState {
 
 impl LoggedGroup {
     pub fn cell(&self, topic: &str, partition: i32) -> Option<&Cell> {
-        self.offsets.get(topic)?.get(&partition)
+        self.offsets.get(topic)?.get(&partition).map(Box::as_ref)
     }
 
-    pub fn topics(&self) -> impl Iterator<Item = (&Arc<str>, &BTreeMap<i32, Cell>)> {
+    pub fn topics(&self) -> impl Iterator<Item = (&Arc<str>, &BTreeMap<i32, Box<Cell>>)> {
         self.offsets.iter()
     }
 
-    pub fn topic(&self, topic: &str) -> Option<&BTreeMap<i32, Cell>> {
+    pub fn topic(&self, topic: &str) -> Option<&BTreeMap<i32, Box<Cell>>> {
         self.offsets.get(topic)
     }
 }
