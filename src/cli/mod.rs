@@ -7,7 +7,7 @@ mod server;
 mod storage;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -62,7 +62,7 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 
 /// Runs the command that `args` ask for, the program's name first.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match Cli::try_parse_from(with_tool_name(args.into_iter().collect())) {
         Ok(cli) => cli,
         Err(error) => {
             let failed = error.use_stderr();
@@ -76,6 +76,21 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Server(args)) => server::run(&args),
         Some(Command::Storage(command)) => storage::run(&command),
     }
+}
+
+/// A link to this binary under the name of a Kafka script is that script: `kafka-storage.sh` is `ottla storage`.
+fn with_tool_name(mut args: Vec<OsString>) -> Vec<OsString> {
+    let tool = args
+        .first()
+        .and_then(|program| Path::new(program).file_name()?.to_str())
+        .map(|name| name.trim_end_matches(".sh"));
+    let command = match tool {
+        Some("kafka-storage") => "storage",
+        Some("kafka-server-start") => "server",
+        _ => return args,
+    };
+    args.insert(1, command.into());
+    args
 }
 
 /// Prints why the settings are wrong.

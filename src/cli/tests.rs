@@ -47,6 +47,16 @@ fn the_command_line_is_kafkas() {
         parse(&["storage", "random-uuid"]).unwrap().command,
         Some(Command::Storage(storage::Command::RandomUuid))
     ));
+    let linked = |args: &[&str]| {
+        let args = with_tool_name(args.iter().map(OsString::from).collect());
+        Cli::try_parse_from(args).unwrap().command
+    };
+    assert!(matches!(
+        linked(&["/bin/kafka-storage.sh", "random-uuid"]),
+        Some(Command::Storage(_))
+    ));
+    let started = linked(&["kafka-server-start.sh", "a.properties", "--override", "a=b"]);
+    assert!(matches!(started, Some(Command::Server(_))));
     assert_eq!(code(&["--help"]), expected(0));
     assert_eq!(code(&["--version"]), expected(0));
     assert_eq!(code(&["--no-such-flag"]), expected(1));

@@ -12,7 +12,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 use super::fields::{Config, Parts, effective_value};
 use super::key::Value;
 use super::listeners::{Endpoint, SecurityProtocol, parse_endpoint, parse_protocol_map};
-use super::{BROKER_KEYS, broker_key, legacy, properties, providers, split_list};
+use super::{BROKER_KEYS, TopicConfig, broker_key, legacy, properties, providers, split_list};
 
 /// Why the node cannot start with these settings, for a person: what, where, why, and what to do.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -445,6 +445,31 @@ impl Config {
                 "set max.connections.per.ip.overrides as well, or raise max.connections.per.ip",
             );
         }
+        let defaults = TopicConfig::resolve(self, &BTreeMap::new());
+        if defaults.segment_ms < 1 || defaults.segment_jitter_ms < 0 {
+            return fail(
+                "log.roll.ms is below 1, or log.roll.jitter.ms below 0",
+                "set log.roll.ms to the milliseconds after which a new segment starts",
+            );
+        }
+        if defaults.retention_ms < 1 && defaults.retention_ms != -1 {
+            return fail(
+                "log.retention.ms is neither -1 nor at least 1",
+                "set log.retention.ms to -1 to keep records for ever",
+            );
+        }
+        if defaults.min_compaction_lag_ms > defaults.max_compaction_lag_ms {
+            return fail(
+                "log.cleaner.min.compaction.lag.ms is above log.cleaner.max.compaction.lag.ms",
+                "lower log.cleaner.min.compaction.lag.ms",
+            );
+        }
+        if self.value("remote.log.storage.system.enable") == Some(Value::Boolean(true)) {
+            return fail(
+                "remote.log.storage.system.enable=true: tiered storage is not built yet",
+                "remove remote.log.storage.system.enable",
+            );
+        }
         if self.group_min_session_timeout_ms > self.group_max_session_timeout_ms {
             return fail(
                 "group.min.session.timeout.ms is above group.max.session.timeout.ms",
@@ -514,6 +539,18 @@ impl Config {
             return Err(ConfigError::new(
                 "several nodes in one cluster are not built yet",
                 "set process.roles=broker,controller and at most one controller.quorum.voters entry",
+            ));
+        }
+        let voter = self.controller_quorum_voters.first();
+        let voter_id = voter.map(|voter| voter.split('@').next().unwrap_or_default().trim());
+        if voter_id.is_some_and(|id| id.parse() != Ok(self.node_id)) {
+            return Err(ConfigError::new(
+                format!(
+                    "controller.quorum.voters={} does not have node {}",
+                    self.controller_quorum_voters.join(","),
+                    self.node_id
+                ),
+                "write ID@HOST:PORT with the node.id of this node",
             ));
         }
         if self.broker_listeners().next().is_none() {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use proptest::prelude::*;
+
 use super::fields::FIELD_NAMES;
 use super::*;
 
@@ -292,6 +294,11 @@ fn errors_say_key_value_file_and_what_is_allowed() {
         "inter.broker.listener.name=INTERNAL",
         "max.connections.per.ip=0",
         "replica.fetch.wait.max.ms=40000",
+        "log.roll.ms=0",
+        "log.retention.ms=0",
+        "remote.log.storage.system.enable=true",
+        "controller.quorum.voters=2@localhost:9093",
+        "controller.quorum.voters=1@a:1,2@b:1",
     ] {
         assert!(node(bad).is_err(), "{bad}");
     }
@@ -408,4 +415,24 @@ fn values_can_stand_elsewhere() {
     assert!(node("config.providers=vault\n").is_err());
     let untouched = node("broker.rack=${env:PATH}").unwrap();
     assert_eq!(untouched.broker_rack.as_deref(), Some("${env:PATH}"));
+}
+
+proptest! {
+    /// Whatever a file says, it is loaded or refused.
+    #[test]
+    fn any_setting_is_taken_or_refused(
+        settings in prop::collection::vec((0..BROKER_KEYS.len(), "[-0-9a-z:/,.*${}@ ]{0,12}|-?[0-9]{1,20}"), 1..4)
+    ) {
+        let mut text = String::from("node.id=1\nlog.dirs=/tmp/x\n");
+        for (key, value) in &settings {
+            text.push_str(BROKER_KEYS[*key].name);
+            text.push('=');
+            text.push_str(value);
+            text.push('\n');
+        }
+        if let Ok(config) = load(&text) {
+            prop_assert!(config.describe_broker().len() >= 340);
+            TopicConfig::resolve(&config, &BTreeMap::new());
+        }
+    }
 }
