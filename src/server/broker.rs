@@ -81,7 +81,7 @@ impl Broker {
         let clock = Clock::system();
         let listeners = bind_all(&mut config)?;
         let log_dirs = LogDirs::open(&config.log_dirs)?;
-        let identity = storage::identify(&config, &log_dirs, &date_text(clock.wall_ms()))?;
+        let cluster_id = storage::identify(&config, &log_dirs, &date_text(clock.wall_ms()))?;
         let metadata_shutdown = CancellationToken::new();
         let quorum = Arc::new(open_quorum(&config, &log_dirs, &clock).await?);
         let images = Images::new();
@@ -89,7 +89,7 @@ impl Broker {
         let controller = Controller::start(ControllerParams {
             settings: Settings {
                 node_id: config.node_id,
-                cluster_id: identity.cluster_id.as_str().into(),
+                cluster_id: cluster_id.as_str().into(),
                 config: Arc::new(config.clone()),
             },
             log: Arc::clone(&meta_log),
@@ -104,7 +104,7 @@ impl Broker {
             log_dirs,
             meta_log,
         };
-        let (services, publishers) = parts.assemble(&identity.cluster_id, controller);
+        let (services, publishers) = parts.assemble(&cluster_id, controller);
         Loader::start(LoaderParams {
             log: Arc::clone(&services.quorum),
             images: services.images.clone(),
@@ -115,7 +115,7 @@ impl Broker {
             },
             shutdown: metadata_shutdown.clone(),
         });
-        let lifecycle = Lifecycle::start(&config, &services, &identity.cluster_id).await?;
+        let lifecycle = Lifecycle::start(&config, &services, &cluster_id).await?;
         let broker = Self {
             services,
             quorum,

@@ -42,8 +42,8 @@ impl ConnectionQuota {
         })
     }
 
-    /// Number of open connections.
-    pub fn count(&self) -> usize {
+    #[cfg(test)]
+    fn count(&self) -> usize {
         self.lock().count
     }
 

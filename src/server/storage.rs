@@ -5,18 +5,11 @@ use tracing::info;
 use super::broker::StartError;
 use crate::config::Config;
 use crate::log::{LogDir, LogDirs, MetaProperties};
-use crate::types::{BrokerId, random_uuid, uuid_to_base64};
+use crate::types::{random_uuid, uuid_to_base64};
 
-/// Identity of this node, the same in all of its directories.
-#[derive(Clone, Debug)]
-pub struct Identity {
-    pub cluster_id: String,
-    pub node_id: BrokerId,
-}
-
-/// Checks that all directories belong to one cluster and to this node. Directories without `meta.properties` are
+/// The cluster's id. Checks that all directories belong to one cluster and to this node. Directories without `meta.properties` are
 /// formatted: a node on an empty disk just starts.
-pub fn identify(config: &Config, dirs: &LogDirs, date: &str) -> Result<Identity, StartError> {
+pub fn identify(config: &Config, dirs: &LogDirs, date: &str) -> Result<String, StartError> {
     let known = dirs.dirs().iter().find_map(|dir| dir.meta_properties());
     let cluster_id = known.map_or_else(
         || uuid_to_base64(random_uuid()),
@@ -36,10 +29,7 @@ pub fn identify(config: &Config, dirs: &LogDirs, date: &str) -> Result<Identity,
             }
         }
     }
-    Ok(Identity {
-        cluster_id,
-        node_id: config.node_id,
-    })
+    Ok(cluster_id)
 }
 
 fn check(
