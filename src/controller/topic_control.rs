@@ -362,19 +362,21 @@ fn new_partition(cluster: &ClusterImage, replicas: Vec<BrokerId>) -> Option<Part
     })
 }
 
+fn undeletable(name: Option<TopicName>, id: Uuid, error: Error) -> DeletableTopicResult {
+    DeletableTopicResult::default()
+        .with_name(name)
+        .with_topic_id(id)
+        .with_error_code(error.code())
+        .with_error_message(failure::message(&error))
+}
+
 /// DeleteTopics, by name (all versions) or id (v6+).
 pub(super) fn delete_topics(
     turn: &mut Turn<'_>,
     request: &DeleteTopicsRequest,
 ) -> Outcome<DeleteTopicsResponse> {
     let mut results = Vec::new();
-    let answer = |name: Option<TopicName>, id: Uuid, error: Error| {
-        DeletableTopicResult::default()
-            .with_name(name)
-            .with_topic_id(id)
-            .with_error_code(error.code())
-            .with_error_message(failure::message(&error))
-    };
+    let answer = undeletable;
     if !turn.settings.config.delete_topic_enable {
         let error = Error::new(
             ErrorCode::TopicDeletionDisabled,

@@ -43,9 +43,11 @@ pub struct ReplicaManager {
     /// Directories of deleted topics, and when (monotonic) they may go.
     trash: Mutex<Vec<(i64, PathBuf)>>,
     /// What each checkpoint file holds, by directory and file name.
-    pub(super) checkpointed:
-        Mutex<HashMap<(PathBuf, &'static str), BTreeMap<TopicPartition, Offset>>>,
+    pub(super) checkpointed: Mutex<HashMap<CheckpointFile, BTreeMap<TopicPartition, Offset>>>,
 }
+
+/// A checkpoint file: its log directory and its name.
+type CheckpointFile = (PathBuf, &'static str);
 
 /// A partition to open: what the image says of it.
 struct Assigned {
@@ -357,10 +359,10 @@ impl ReplicaManager {
             for stray in strays {
                 match put_aside(dir, stray) {
                     Ok(()) => {
-                        warn!(topic_partition = %stray, "stray log: no such topic, put aside")
+                        warn!(topic_partition = %stray, "stray log: no such topic, put aside");
                     }
                     Err(error) => {
-                        error!(topic_partition = %stray, %error, "stray log cannot be renamed")
+                        error!(topic_partition = %stray, %error, "stray log cannot be renamed");
                     }
                 }
             }

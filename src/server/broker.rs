@@ -313,7 +313,7 @@ fn idle_max(connections_max_idle_ms: i64) -> Duration {
     match u64::try_from(connections_max_idle_ms) {
         Ok(idle_ms) => Duration::from_millis(idle_ms),
         // Negative means never; tokio's timers reach about two years.
-        Err(_) => Duration::from_secs(365 * 24 * 3600),
+        Err(_) => Duration::from_hours(365 * 24),
     }
 }
 

@@ -25,7 +25,7 @@ pub fn spawn(
     let timer = |interval: Duration, job: fn(&ReplicaManager, &Clock)| {
         let (replicas, clock) = (Arc::clone(replicas), clock.clone());
         tasks.spawn(every(interval, shutdown.clone(), move || {
-            job(&replicas, &clock)
+            job(&replicas, &clock);
         }));
     };
     timer(

@@ -16,17 +16,16 @@ pub fn identify(config: &Config, dirs: &LogDirs, date: &str) -> Result<String, S
         |meta| meta.cluster_id.clone(),
     );
     for dir in dirs.dirs() {
-        match dir.meta_properties() {
-            Some(meta) => check(config, dir, &cluster_id, meta)?,
-            None => {
-                let meta = MetaProperties {
-                    cluster_id: cluster_id.clone(),
-                    node_id: config.node_id,
-                    directory_id: Some(random_uuid()),
-                };
-                info!(dir = %dir.path().display(), cluster_id, "formatting new log directory");
-                dir.format(meta, date)?;
-            }
+        if let Some(meta) = dir.meta_properties() {
+            check(config, dir, &cluster_id, meta)?;
+        } else {
+            let meta = MetaProperties {
+                cluster_id: cluster_id.clone(),
+                node_id: config.node_id,
+                directory_id: Some(random_uuid()),
+            };
+            info!(dir = %dir.path().display(), cluster_id, "formatting new log directory");
+            dir.format(meta, date)?;
         }
     }
     Ok(cluster_id)

@@ -54,13 +54,11 @@ pub fn handle_run(
     };
     let mut malformed = false;
     for (context, mut body) in requests {
-        match ProduceRequest::decode(&mut body, context.version) {
-            Ok(request) => run.add(context, request),
-            Err(_) => {
-                malformed = true;
-                break;
-            }
-        }
+        let Ok(request) = ProduceRequest::decode(&mut body, context.version) else {
+            malformed = true;
+            break;
+        };
+        run.add(context, request);
     }
     run.append();
     run.answer(replies);

@@ -145,6 +145,7 @@ fn plus(bytes: &Bytes, tail: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "one table of cases")]
 fn headers_and_framing_are_judged_as_kafka_does() {
     let good = builder(CompressionType::None, 3).build();
     let mut bad_crc = good.to_vec();
