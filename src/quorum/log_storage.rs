@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 use std::io;
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::sync::Arc;
 
 use openraft::storage::{IOFlushed, RaftLogStorage};
@@ -33,6 +33,14 @@ impl RaftLogReader<TypeConfig> for LogStore {
         };
         let placed = self.0.entries(start, end).await?;
         Ok(placed.into_iter().map(|(entry, _)| entry).collect())
+    }
+
+    async fn get_key_log_ids(
+        &mut self,
+        range: RangeInclusive<LogId>,
+    ) -> Result<Vec<LogId>, io::Error> {
+        let (first, last) = (range.start().index, range.end().index);
+        Ok(self.0.state().key_log_ids(first, last))
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {

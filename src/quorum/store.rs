@@ -29,8 +29,8 @@ use crate::protocol::metadata_records::{MetadataRecord, NoOpRecord, encode_recor
 use crate::types::{LeaderEpoch, Offset, TimestampMs};
 
 /// Entries kept in memory although they are applied and durable, and their bytes.
-const CACHED_ENTRIES_MAX: usize = 1024;
-const CACHED_BYTES_MAX: usize = 4 << 20;
+const CACHED_ENTRIES_MAX: usize = 4096;
+const CACHED_BYTES_MAX: usize = 2 << 20;
 /// One read of the log.
 const READ_BYTES_MAX: usize = 1 << 20;
 
@@ -44,6 +44,9 @@ struct Slot {
     size_bytes: usize,
     entry: Option<Entry>,
 }
+
+/// Memberships by the index of their entry.
+type Memberships = BTreeMap<u64, (LogId, Membership)>;
 
 /// Where an entry's batch is in the log, and when it was made.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +80,7 @@ pub(super) struct State {
     /// Everything below is durable.
     pub(super) flushed_offset: Offset,
     vote: Option<Vote>,
-    memberships: BTreeMap<u64, (LogId, Membership)>,
+    memberships: Memberships,
     pub(super) sidecar: Sidecar,
     /// Checkpoints up to this end offset have their file.
     pub(super) published: Offset,
@@ -158,9 +161,9 @@ impl Store {
             )));
         }
         state.sidecar = sidecar;
+        state.cached_from = state.first_index;
         state.scan(&log)?;
         state.recover_vote(own_id);
-        state.cached_from = state.next_index();
         state.flushed_offset = state.end_offset;
         let progress = watch::Sender::new(state.progress());
         let state = Arc::new(Mutex::new(state));
@@ -571,22 +574,43 @@ impl State {
 
     /// Forgets entries that are applied and durable, while there are too many.
     fn evict(&mut self, applied: u64) {
-        while self.cached_from <= applied
-            && (self.next_index() - self.cached_from > CACHED_ENTRIES_MAX as u64
-                || self.cached_bytes > CACHED_BYTES_MAX)
-        {
-            let at = (self.cached_from - self.first_index) as usize;
-            let Some(slot) = self.slots.get_mut(at) else {
-                return;
-            };
-            if slot.last_offset >= self.flushed_offset {
+        while self.is_cache_full() && self.cached_from <= applied {
+            let oldest = self.slot(self.cached_from);
+            if oldest.is_none_or(|slot| slot.last_offset >= self.flushed_offset) {
                 return;
             }
-            if slot.entry.take().is_some() {
-                self.cached_bytes -= slot.size_bytes;
-            }
-            self.cached_from += 1;
+            self.forget_oldest();
         }
+    }
+
+    fn is_cache_full(&self) -> bool {
+        self.next_index() - self.cached_from > CACHED_ENTRIES_MAX as u64
+            || self.cached_bytes > CACHED_BYTES_MAX
+    }
+
+    fn forget_oldest(&mut self) {
+        let at = (self.cached_from - self.first_index) as usize;
+        if let Some(slot) = self.slots.get_mut(at)
+            && slot.entry.take().is_some()
+        {
+            self.cached_bytes -= slot.size_bytes;
+        }
+        self.cached_from += 1;
+    }
+
+    /// The last entry of each term in `first..=last`.
+    pub(super) fn key_log_ids(&self, first: u64, last: u64) -> Vec<LogId> {
+        let mut ids: Vec<LogId> = Vec::new();
+        for index in first..=last {
+            let Some(slot) = self.slot(index) else {
+                continue;
+            };
+            match ids.last_mut() {
+                Some(id) if id.leader_id.term == slot.term => id.index = index,
+                _ => ids.push(log_id(slot.term, index)),
+            }
+        }
+        ids
     }
 
     fn locate(&self, start: u64, end: u64) -> Option<Located> {
@@ -619,14 +643,18 @@ impl State {
                     self.memberships
                         .insert(id.index, exact.unwrap_or((id, membership)));
                 }
+                self.cached_bytes += batch.len();
                 self.slots.push_back(Slot {
                     base_offset: header.base_offset,
                     last_offset: header.last_offset(),
                     term,
                     timestamp: header.max_timestamp,
                     size_bytes: batch.len(),
-                    entry: None,
+                    entry: Some(to_entry(&header, batch, id.index, &self.memberships)),
                 });
+                while self.is_cache_full() {
+                    self.forget_oldest();
+                }
                 self.end_offset = header.next_offset();
             }
         }
@@ -695,7 +723,7 @@ fn read_entries(
                 return Err(invalid("the metadata log changed while it was read"));
             }
             check_crc(&header, &batch).map_err(io::Error::other)?;
-            entries.push(to_entry(&header, batch, index, state));
+            entries.push(to_entry(&header, batch, index, &lock(state).memberships));
             next_offset = header.next_offset();
             index += 1;
         }
@@ -703,7 +731,7 @@ fn read_entries(
     Ok(entries)
 }
 
-fn to_entry(header: &BatchHeader, batch: Bytes, index: u64, state: &Mutex<State>) -> Entry {
+fn to_entry(header: &BatchHeader, batch: Bytes, index: u64, memberships: &Memberships) -> Entry {
     let term = u64::try_from(header.partition_leader_epoch).unwrap_or(0);
     let payload = if !header.is_control() {
         EntryPayload::Normal(Proposal {
@@ -712,7 +740,7 @@ fn to_entry(header: &BatchHeader, batch: Bytes, index: u64, state: &Mutex<State>
             records: None,
             rejected: false,
         })
-    } else if let Some((_, membership)) = lock(state).memberships.get(&index) {
+    } else if let Some((_, membership)) = memberships.get(&index) {
         EntryPayload::Membership(membership.clone())
     } else {
         EntryPayload::Blank
