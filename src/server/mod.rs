@@ -10,4 +10,7 @@ mod listener;
 mod maintenance;
 mod storage;
 
+#[cfg(test)]
+mod tests;
+
 pub use broker::{Broker, StartError};
