@@ -347,6 +347,32 @@ fn tags_come_in_order_and_unknown_ones_are_skipped() {
 }
 
 #[test]
+fn a_produce_request_is_read_without_copying_its_records() {
+    let partition = produce::PartitionProduceData {
+        index: 3,
+        records: Some(Bytes::from(vec![7; 100_000])),
+    };
+    let topic = produce::TopicProduceData {
+        name: StrBytes::from_static_str("t"),
+        partition_data: vec![partition],
+        ..Default::default()
+    };
+    let request = produce::ProduceRequest {
+        topic_data: vec![topic],
+        ..Default::default()
+    };
+    let mut frame = request.encoded(12).expect("fits");
+    // What a connection hands over: a slice that is shared already.
+    let _connection = frame.clone();
+    let measured = allocation_counter::measure(|| {
+        let _ = produce::ProduceRequest::decode(&mut frame, 12).expect("just written");
+    });
+    // The list of topics and the list of partitions.
+    assert_eq!(measured.count_total, 2);
+    assert!(measured.bytes_total < 1000, "{}", measured.bytes_total);
+}
+
+#[test]
 fn fetch_chunks_interleave_bytes_and_records_in_order() {
     #[derive(Debug, PartialEq)]
     enum Chunk {
