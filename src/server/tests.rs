@@ -34,10 +34,14 @@ struct Fixture {
 
 impl Fixture {
     fn start() -> Self {
-        Self::start_in(tempfile::tempdir().expect("temporary directory"))
+        Self::start_with(&[])
     }
 
-    fn start_in(dir: TempDir) -> Self {
+    fn start_with(settings: &[(&str, &str)]) -> Self {
+        Self::start_in(tempfile::tempdir().expect("temporary directory"), settings)
+    }
+
+    fn start_in(dir: TempDir, settings: &[(&str, &str)]) -> Self {
         let overrides = [
             (
                 "listeners",
@@ -47,7 +51,14 @@ impl Fixture {
             ("log.dirs", dir.path().display().to_string()),
             ("ottla.http.listener", String::new()),
         ];
-        let overrides = overrides.map(|(key, value)| (key.to_owned(), value));
+        let mut overrides = overrides
+            .map(|(key, value)| (key.to_owned(), value))
+            .to_vec();
+        overrides.extend(
+            settings
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned())),
+        );
         let config = Config::load(None, &overrides).expect("settings of the test");
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -70,7 +81,7 @@ impl Fixture {
         self.stop();
         let Self { runtime, dir, .. } = self;
         drop(runtime);
-        Self::start_in(dir)
+        Self::start_in(dir, &[])
     }
 
     fn stop(&mut self) {
@@ -318,4 +329,38 @@ fn topics_and_records_survive_a_restart() {
     broker.stop();
     assert!(is_closed(&mut stream));
     assert!(broker.dir.path().join(".kafka_cleanshutdown").exists());
+}
+
+#[test]
+fn idle_and_surplus_connections_are_closed() {
+    let broker = Fixture::start_with(&[
+        ("connections.max.idle.ms", "200"),
+        ("max.connections.per.ip", "2"),
+    ]);
+    let (mut first, mut second) = (broker.connect(), broker.connect());
+    for stream in [&mut first, &mut second] {
+        stream
+            .write_all(&request(&ApiVersionsRequest::default(), 0, 1))
+            .expect("sent");
+        assert_eq!(response(stream).0, 1);
+    }
+    assert!(is_closed(&mut broker.connect()), "the third of one address");
+    // Nothing is sent any more: only the idle limit can close them before the read times out.
+    let started = std::time::Instant::now();
+    assert!(is_closed(&mut first) && is_closed(&mut second));
+    assert!(started.elapsed() < Duration::from_secs(15));
+}
+
+#[test]
+fn an_answer_that_nobody_reads_stops_the_broker_reading_too() {
+    let broker = Fixture::start_with(&[("connections.max.idle.ms", "500")]);
+    let mut stream = broker.connect();
+    stream
+        .set_write_timeout(Some(Duration::from_secs(20)))
+        .expect("timeout is not zero");
+    let bytes = request(&ApiVersionsRequest::default(), 0, 1).repeat(1000);
+    // Without back-pressure this would go on until memory is gone; with it the broker stops taking requests and,
+    // as the answers stay unread, closes.
+    let refused = (0..10_000).find_map(|_| stream.write_all(&bytes).err());
+    assert!(refused.is_some());
 }
