@@ -98,7 +98,10 @@ fn update_feature(
     if let Some(why) = reason_not_supported(image, name, level) {
         return refuse(why);
     }
-    let current = image.features.level(name);
+    let current = match name {
+        features::KRAFT_VERSION => features::KRAFT_VERSION_LEVEL,
+        _ => image.features.level(name),
+    };
     if level < current && kind == UPGRADE {
         return refuse("a downgrade needs the upgrade type safe or unsafe downgrade".into());
     }

@@ -6,6 +6,8 @@ use super::image::FeaturesImage;
 pub const METADATA_VERSION: &str = "metadata.version";
 /// Name of the feature that the metadata quorum keeps for itself.
 pub const KRAFT_VERSION: &str = "kraft.version";
+/// Its level: voters are described by records of the log (KIP-853), as in clusters that were formatted with `--standalone`.
+pub const KRAFT_VERSION_LEVEL: i16 = 1;
 /// Name of the feature behind eligible leader replicas (KIP-966).
 pub const ELIGIBLE_LEADER_REPLICAS_VERSION: &str = "eligible.leader.replicas.version";
 /// The oldest metadata.version that Kafka 4 understands (3.3-IV3).

@@ -400,6 +400,8 @@ fn features_change_within_what_everybody_supports() {
         ("metadata.version", 7, 3, 95),
         ("metadata.version", 30, 1, 0),
         ("kraft.version", 2, 1, 95),
+        ("kraft.version", 0, 2, 95),
+        ("kraft.version", 1, 1, 0),
     ] {
         let update = FeatureUpdateKey::default()
             .with_feature(StrBytes::from_static_str(feature))
