@@ -197,7 +197,10 @@ fn load_existing(mut params: OpenParams, path: &Path) -> Result<Log, StorageErro
         log.truncate_fully_and_start_at(checkpointed_start)?;
     }
     log.log_start_offset = log.log_start_offset.max(checkpointed_start);
-    let cut = log.leader_epochs.truncate_from_end(log.next_offset);
+    // After a clean stop an epoch may begin at the end: its leader appended nothing. To drop it here and assign it again
+    // when leading would write the file of every idle partition twice at each start.
+    let epochs_end = log.next_offset + i64::from(clean);
+    let cut = log.leader_epochs.truncate_from_end(epochs_end);
     if log.leader_epochs.truncate_from_start(log.log_start_offset) || cut || epochs_changed {
         log.store_epochs(false)?;
     }
