@@ -19,7 +19,7 @@ topic_id() { ktopics --describe --topic numbers | grep -oE 'TopicId: [^[:space:]
 dump() {
     local out
     out=$(ktool dump-log --files "$BROKER_DIR/data/numbers-0/00000000000000000000.log,$BROKER_DIR/data/numbers-0/00000000000000000000.index,$BROKER_DIR/data/numbers-0/00000000000000000000.timeindex" --index-sanity-check 2>&1)
-    grep -q 'passed the sanity check' <<<"$out" && ! grep -qi 'mismatch\|exception\|corrupt' <<<"$out" || { echo "$out" | tail; return 1; }
+    grep -q 'passed sanity check' <<<"$out" && ! grep -qi 'mismatch\|exception\|corrupt' <<<"$out" || { echo "$out" | tail; return 1; }
 }
 
 run() { # FIRST SECOND
@@ -42,8 +42,8 @@ run() { # FIRST SECOND
     check "$name: $first goes on with the group" group_reads 300 900
     check "$name: $first appends" write 2001 2100 none
     check "$name: $first reads that too" reads_up_to 2100
+    stop_broker # a running Kafka keeps its index files at full length
     check "$name: log and indexes pass kafka-dump-log" dump
-    stop_broker
 }
 run ottla kafka
 run kafka ottla
