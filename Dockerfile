@@ -11,6 +11,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
+COPY etc/base2histogram etc/base2histogram
 COPY src src
 RUN cargo build --release --locked --bin ottla
 
