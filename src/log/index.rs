@@ -179,18 +179,28 @@ fn parse_time_entry(entry: &[u8]) -> (TimestampMs, u32) {
 /// The last entry for which `below` holds, by binary search in a file; `None` where there is none.
 fn search_file<const N: usize>(
     path: &Path,
-    mut below: impl FnMut(&[u8; N]) -> bool,
+    below: impl FnMut(&[u8; N]) -> bool,
 ) -> io::Result<Option<[u8; N]>> {
     let file = match File::open(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other?,
     };
-    let (mut low, mut high) = (0, file.metadata()?.len() / N as u64);
+    let len = file.metadata()?.len();
+    search(len, |at, entry| file.read_exact_at(entry, at), below)
+}
+
+/// The same over `len` bytes that `read` gets at.
+fn search<const N: usize>(
+    len: u64,
+    mut read: impl FnMut(u64, &mut [u8; N]) -> io::Result<()>,
+    mut below: impl FnMut(&[u8; N]) -> bool,
+) -> io::Result<Option<[u8; N]>> {
+    let (mut low, mut high) = (0, len / N as u64);
     let mut found = None;
     while low < high {
         let middle = low + (high - low) / 2;
         let mut entry = [0; N];
-        file.read_exact_at(&mut entry, middle * N as u64)?;
+        read(middle * N as u64, &mut entry)?;
         if below(&entry) {
             found = Some(entry);
             low = middle + 1;
@@ -199,6 +209,64 @@ fn search_file<const N: usize>(
         }
     }
     Ok(found)
+}
+
+/// Index files up to this size are read into memory: 8192 entries, 32 MiB of log at the least.
+const MEMORY_MAX: u64 = 64 << 10;
+
+/// [`Indexes::position_of`] on a closed segment's file that stays open, or in memory where it is small.
+#[derive(Debug)]
+pub struct OffsetIndexReader {
+    base_offset: Offset,
+    entries: Entries,
+}
+
+#[derive(Debug)]
+enum Entries {
+    Memory(Box<[u8]>),
+    File { file: File, len: u64 },
+}
+
+impl OffsetIndexReader {
+    /// A missing file is an empty index.
+    pub fn open(path: &Path, base_offset: Offset) -> io::Result<Self> {
+        let entries = match File::open(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Entries::Memory(Box::default()),
+            Err(e) => return Err(e),
+            Ok(file) => match file.metadata()?.len() {
+                len if len > MEMORY_MAX => Entries::File { file, len },
+                len => {
+                    let mut bytes = vec![0; len as usize].into_boxed_slice();
+                    file.read_exact_at(&mut bytes, 0)?;
+                    Entries::Memory(bytes)
+                }
+            },
+        };
+        Ok(Self {
+            base_offset,
+            entries,
+        })
+    }
+
+    pub fn position_of(&self, offset: Offset) -> io::Result<u64> {
+        let relative = offset.saturating_sub(self.base_offset);
+        let len = match &self.entries {
+            Entries::Memory(bytes) => bytes.len() as u64,
+            Entries::File { len, .. } => *len,
+        };
+        let found = search::<OFFSET_ENTRY>(
+            len,
+            |at, entry| match &self.entries {
+                Entries::Memory(bytes) => {
+                    entry.copy_from_slice(&bytes[at as usize..at as usize + OFFSET_ENTRY]);
+                    Ok(())
+                }
+                Entries::File { file, .. } => file.read_exact_at(entry, at),
+            },
+            |entry| i64::from(parse_offset_entry(entry).0) <= relative,
+        )?;
+        Ok(found.map_or(0, |entry| u64::from(parse_offset_entry(&entry).1)))
+    }
 }
 
 /// [`Indexes::position_of`] on a closed segment's file.

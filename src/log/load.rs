@@ -22,6 +22,7 @@ use super::paths::{
 };
 use super::producer_snapshot;
 use super::producer_state::{ProducerState, is_expired};
+use super::reader::Readers;
 use super::segment::{ActiveSegment, ClosedSegment};
 use super::unified::{Log, parse_end_txn_marker, roll_jitter_ms, write_index_files};
 use super::{LeaderEpochCache, OpenParams};
@@ -73,6 +74,7 @@ fn assemble(
         log_start_offset: closed.first().map_or(active.base_offset, |s| s.base_offset),
         next_offset: active.base_offset,
         recovery_point: active.base_offset,
+        readers: Readers::default(),
         closed_bytes: closed.iter().map(|s| s.size).sum(),
         closed,
         active,

@@ -18,6 +18,7 @@ mod lookup;
 mod paths;
 mod producer_snapshot;
 mod producer_state;
+mod reader;
 mod segment;
 mod truncate;
 mod unified;

@@ -6,13 +6,13 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use super::batch_io::{BatchAt, BatchScanner};
-use super::index::{Indexes, TimestampOffset, lookup_time_in_file, position_in_file};
+use super::index::{Indexes, TimestampOffset, lookup_time_in_file};
 use super::paths::{INDEX, LOG, TIME_INDEX, segment_file};
 use crate::protocol::batch::BatchHeader;
 use crate::types::{NO_TIMESTAMP, Offset, TimestampMs};
 
 /// Read-ahead of a search for one batch: enough for a few small batches, one page of the page cache.
-const SEARCH_CHUNK: usize = 1024;
+pub const SEARCH_CHUNK: usize = 1024;
 /// Batches at the tail whose place is remembered, so that consumers at the tail cost no search.
 const RECENT_MAX: usize = 32;
 
@@ -376,16 +376,4 @@ pub fn find_batch(file: &File, from: u64, end: u64, offset: Offset) -> io::Resul
         return find_batch(file, 0, end, offset);
     }
     Ok(None)
-}
-
-/// [`ActiveSegment::find`] for a closed segment whose file is open.
-pub fn find_in_closed(
-    dir: &Path,
-    segment: &ClosedSegment,
-    file: &File,
-    offset: Offset,
-) -> io::Result<Option<Place>> {
-    let index = segment_file(dir, segment.base_offset, INDEX);
-    let from = position_in_file(&index, segment.base_offset, offset)?;
-    find_batch(file, from.min(segment.size), segment.size, offset)
 }

@@ -107,6 +107,7 @@ impl Log {
 
     /// Renames a segment's files to `.deleted`.
     pub(super) fn delete_segment_files(&mut self, base_offset: Offset) -> Result<(), StorageError> {
+        self.readers.clear();
         for kind in [LOG, INDEX, TIME_INDEX, TXN_INDEX, SNAPSHOT] {
             self.delete_file(base_offset, kind)?;
         }
@@ -142,6 +143,7 @@ impl Log {
             self.dir.add_partitions(-1);
         }
         self.is_closed = true;
+        self.readers.clear();
         self.deleted.clear();
         Ok(target)
     }

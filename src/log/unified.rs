@@ -16,7 +16,8 @@ use super::flush::FlushJob;
 use super::paths::{INDEX, LOG, SNAPSHOT, TIME_INDEX, segment_file};
 use super::producer_snapshot;
 use super::producer_state::{EndTxnMarker, ProducerState, Verdict};
-use super::segment::{ActiveSegment, ClosedSegment, RollLimits, find_in_closed};
+use super::reader::{Readers, SegmentReader};
+use super::segment::{ActiveSegment, ClosedSegment, RollLimits};
 use super::{ActiveProducer, AppendInfo, LeaderEpochCache, LogDir, LogSlice, OpenParams, load};
 use crate::config::TopicConfig;
 use crate::protocol::batch::{
@@ -43,6 +44,7 @@ pub struct Log {
     pub(super) closed: Vec<ClosedSegment>,
     /// Size of all of them.
     pub(super) closed_bytes: u64,
+    pub(super) readers: Readers,
     pub(super) active: ActiveSegment,
     pub(super) log_start_offset: Offset,
     pub(super) next_offset: Offset,
@@ -495,20 +497,32 @@ impl Log {
             .closed
             .get(at + 1)
             .map_or(self.active.base_offset, |next| next.base_offset);
-        let read = || -> io::Result<Option<LogSlice>> {
-            let file = Arc::new(fs::File::open(&path)?);
-            let Some(first) = find_in_closed(&self.path, segment, &file, range.start)? else {
+        let read = |reader: &mut SegmentReader| -> io::Result<Option<LogSlice>> {
+            let Some(first) = reader.find(&self.path, range.start)? else {
                 return Ok(None);
             };
             let end = if range.max_offset >= end_offset {
                 segment.size
             } else {
-                find_in_closed(&self.path, segment, &file, range.max_offset)?
+                reader
+                    .find(&self.path, range.max_offset)?
                     .map_or(segment.size, |place| place.position)
             };
-            Ok(Some(range.slice(&file, first.position, first.size, end)))
+            Ok(Some(range.slice(
+                &reader.file,
+                first.position,
+                first.size,
+                end,
+            )))
         };
-        read().map_err(|e| self.io_error("read", &path, e))
+        self.readers
+            .with(&self.path, segment, read)
+            .map_err(|e| self.io_error("read", &path, e))
+    }
+
+    /// Closes files that no read has used since the last call. Call it now and then.
+    pub fn release_idle_readers(&self) {
+        self.readers.release_idle();
     }
 
     /// Notes that `epoch` begins at `start_offset`.
@@ -613,6 +627,7 @@ impl Log {
             self.recovery_point = self.next_offset;
         }
         self.is_closed = true;
+        self.readers.clear();
         self.dir.add_partitions(-1);
         Ok(())
     }

@@ -317,6 +317,7 @@ impl ReplicaManager {
         for partition in self.partitions() {
             // A closed log has nothing to remove.
             let _ = partition.with_log(|log| {
+                log.release_idle_readers();
                 let due_ms = now_ms + log.config().file_delete_delay_ms.max(0);
                 found.extend(
                     log.take_deleted_files()

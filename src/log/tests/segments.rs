@@ -292,3 +292,43 @@ fn a_failed_write_takes_the_directory_offline_for_good() {
         Err(ReadError::Storage(_))
     ));
 }
+
+#[test]
+fn catching_up_opens_a_closed_segment_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let size = batch(1, 100, NOW).size_bytes();
+    let config = config(|c| {
+        c.segment_bytes = 20 * size as i32;
+        c.index_interval_bytes = 0;
+    });
+    let mut log = open_with(dir.path(), &config);
+    for _ in 0..100 {
+        append(&mut log, batch(1, 100, NOW));
+    }
+    // Sequential, backward, far jumps: with and without a remembered place, the batch is the one that was asked for.
+    for from in (0..80)
+        .chain((0..80).rev())
+        .chain((0..80).map(|i| i * 37 % 80))
+    {
+        let slice = log.read(from, size, 100, true).unwrap();
+        let (header, _) = Batches::new(slice.read_bytes().unwrap())
+            .next()
+            .unwrap()
+            .unwrap();
+        assert_eq!((header.base_offset, slice.len), (from, size));
+    }
+    // The file is open: a read finds it even under another name, until nobody used it for two rounds.
+    let (path, moved) = (
+        dir.path().join("topic-0/00000000000000000000.log"),
+        dir.path().join("moved"),
+    );
+    log.read(5, size, 100, true).unwrap();
+    std::fs::rename(&path, &moved).unwrap();
+    log.read(6, size, 100, true).unwrap();
+    std::fs::rename(&moved, &path).unwrap();
+    log.release_idle_readers();
+    log.release_idle_readers();
+    log.read(7, size, 100, true).unwrap();
+    log.truncate_to(3).unwrap();
+    assert_eq!(read_all(&log, 0), [(0, 0), (1, 1), (2, 2)]);
+}

@@ -2,7 +2,8 @@
 //! `UnifiedLog.analyzeAndValidateRecords`, `LogValidator`). Pure; called by the produce handler before any lock is taken.
 //!
 //! Cost: header, CRC-32C, and one walk that follows lengths from record to record without decoding or allocating (about
-//! 9 ns each, against 5 ns of a 100-byte record's CRC): Kafka's rule that the header's count and maximal timestamp fit the records needs it. Compressed
+//! 9 ns each, against 5 ns of a 100-byte record's CRC): Kafka's rule that the header's count and maximal timestamp fit
+//! the records needs it. Compressed
 //! batches are inflated through a small buffer for the same reason, as Kafka does: a payload that no consumer can inflate
 //! must not get into a log. Only a change of codec, or compressed records whose offsets have gaps, rebuild the batch.
 
