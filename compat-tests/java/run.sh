@@ -235,36 +235,56 @@ topics --create --topic e2e --partitions 1 >/dev/null
 check "e2e-latency" e2e
 
 # Two verifiable consumers in one group while a verifiable producer writes; the second joins midway and the first
-# leaves before the end. Commits after every poll, so nothing may be lost and, in a clean rebalance, nothing read twice.
+# leaves before the end. Each step waits for what the step before must bring, not for a time.
+member() { # NAME STRATEGY : starts a verifiable consumer that writes to $OTTLA_TMP/NAME.json, sets MEMBER
+    "$KAFKA_HOME/bin/kafka-verifiable-consumer.sh" $B --topic verify --group-id verifiers --session-timeout 20000 \
+        --reset-policy earliest --assignment-strategy "$2" --verbose >"$OTTLA_TMP/$1.json" 2>/dev/null &
+    MEMBER=$!
+    kill_at_exit "$MEMBER"
+}
+reads() { # NAME N : waits until that member has read N records more than now
+    local i before
+    before=$(grep -c '"name":"record_data"' "$OTTLA_TMP/$1.json")
+    for ((i = 0; i < 120; i++)); do
+        [ "$(grep -c '"name":"record_data"' "$OTTLA_TMP/$1.json")" -ge $((before + $2)) ] && return 0
+        sleep 0.5
+    done
+    echo "$1 reads nothing new"
+    return 1
+}
+all_read() {
+    local i acked
+    acked=$(grep -c producer_send_success "$OTTLA_TMP/p.json")
+    for ((i = 0; i < 120; i++)); do
+        [ "$(cat "$OTTLA_TMP"/[ab].json | grep -o '"partition":[0-9]*,"offset":[0-9]*\|"offset":[0-9]*,"partition":[0-9]*' |
+            sort -u | wc -l)" -ge "$acked" ] && return 0
+        sleep 0.5
+    done
+}
 rebalance() {
-    local total=20000 a b p
+    local a b p
     topics --create --topic verify --partitions 6 >/dev/null
-    "$KAFKA_HOME/bin/kafka-verifiable-consumer.sh" $B --topic verify --group-id verifiers --session-timeout 6000 \
-        --reset-policy earliest --assignment-strategy "$1" --verbose >"$OTTLA_TMP/a.json" 2>/dev/null &
-    a=$!
-    kill_at_exit "$a"
-    ktool verifiable-producer $B --topic verify --max-messages $total --throughput 1500 --acks -1 \
+    rm -f "$OTTLA_TMP"/[abp].json
+    member a "$1"
+    a=$MEMBER
+    "$KAFKA_HOME/bin/kafka-verifiable-producer.sh" $B --topic verify --throughput 1000 --acks -1 \
         >"$OTTLA_TMP/p.json" 2>/dev/null &
     p=$!
     kill_at_exit "$p"
-    sleep 3
-    "$KAFKA_HOME/bin/kafka-verifiable-consumer.sh" $B --topic verify --group-id verifiers --session-timeout 6000 \
-        --reset-policy earliest --assignment-strategy "$1" --verbose >"$OTTLA_TMP/b.json" 2>/dev/null &
-    b=$!
-    kill_at_exit "$b"
-    sleep 6
+    reads a 1000 || return 1
+    member b "$1"
+    b=$MEMBER
+    reads b 1000 && reads a 500 || return 1
     kill "$a"
-    wait "$p" || return 1
     wait "$a"
-    local i
-    for ((i = 0; i < 60; i++)); do
-        [ "$(cat "$OTTLA_TMP"/[ab].json | grep -c '"name":"record_data"')" -ge $total ] && break
-        sleep 0.5
-    done
+    reads b 2000 || return 1
+    kill "$p"
+    wait "$p"
+    all_read
     sleep 1
     kill "$b"
     wait "$b"
-    python3 "$(dirname "$0")/verify.py" $total "$OTTLA_TMP"/{p,a,b}.json
+    python3 "$OTTLA_ROOT/compat-tests/java/verify.py" "$OTTLA_TMP"/{p,a,b}.json
 }
 check "verifiable: two consumers rebalance, nothing lost or twice" rebalance \
     org.apache.kafka.clients.consumer.RangeAssignor

@@ -41,14 +41,14 @@ one() {
     for try in 1 2; do
         log=$LOGS/$number.$try.log
         start=$(date +%s%N)
-        (
+        { (
             cd "$DIR/tests" || exit 1
             [ "$scenario" = default ] || export TEST_SCENARIO=$scenario
             unset CI
             TESTS=$number TEST_KAFKA_VERSION=4.1.0 RDKAFKA_TEST_CONF=$OTTLA_TMP/test.conf KAFKA_PATH=$KAFKA_HOME \
                 BROKERS=$BOOTSTRAP LD_LIBRARY_PATH=$DIR/src:$DIR/src-cpp timeout -k 5 "${TEST_SECONDS:-420}" \
                 ./test-runner -p1 -L
-        ) >"$log" 2>&1 </dev/null
+        ) >"$log" 2>&1 </dev/null; } 2>/dev/null
         status=$?
         took=$((($(date +%s%N) - start) / 1000000))
         result=fail
