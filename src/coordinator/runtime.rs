@@ -199,7 +199,12 @@ impl<S: Shard> Runtime<S> {
                 loaded,
                 shard,
             );
-            executor.on_loaded(self.now());
+            let now = self.now();
+            if catch_unwind(AssertUnwindSafe(|| executor.on_loaded(now))).is_err() {
+                error!(%tp, "coordinator panicked over what it loaded");
+                self.on_resigned(tp.partition, Some(entry.leader_epoch));
+                break;
+            }
             entry.loaded.store(true, Ordering::Release);
             let end = self
                 .serve(&mut executor, &entry, &mut operations, high_watermark)
