@@ -33,6 +33,8 @@ pub struct Wanted {
     pub current_leader_epoch: LeaderEpoch,
     pub last_fetched_epoch: LeaderEpoch,
     pub size_bytes_max: i32,
+    /// The session has served the partition before, so it knows the name behind a topic id.
+    pub was_served: bool,
 }
 
 /// What the fetcher was last told about a partition; only a difference makes an empty answer worth sending.
@@ -116,12 +118,13 @@ impl FetchContext {
             high_watermark,
             log_start_offset,
         });
-        let (_, (_, last_told)) = session
+        let (_, (wanted, last_told)) = session
             .partitions
             .get_index_mut(index)
             .expect("index was just found");
         let news = failed || size_bytes > 0 || *last_told != told;
         *last_told = told;
+        wanted.was_served |= !failed;
         if incremental && size_bytes > 0 {
             // Served partitions wait behind those that are not, so none starves under a small fetch.max.bytes.
             let last = session.partitions.len() - 1;
@@ -256,7 +259,13 @@ impl SessionCache {
         }
         for (key, wanted) in wanted {
             match session.partitions.get_mut(&key) {
-                Some(entry) => entry.0 = wanted,
+                Some((known, _)) => {
+                    let was_served = known.was_served;
+                    *known = Wanted {
+                        was_served,
+                        ..wanted
+                    };
+                }
                 None => {
                     session.partitions.insert(key, (wanted, None));
                 }
@@ -315,6 +324,14 @@ mod tests {
             current_leader_epoch: -1,
             last_fetched_epoch: -1,
             size_bytes_max: 1,
+            was_served: false,
+        }
+    }
+
+    fn served(fetch_offset: Offset) -> Wanted {
+        Wanted {
+            was_served: true,
+            ..wanted(fetch_offset)
         }
     }
 
@@ -323,6 +340,26 @@ mod tests {
         cache
             .context(0, INITIAL_EPOCH, false, all, &[], now_ms, || id)
             .unwrap()
+    }
+
+    #[test]
+    fn a_partition_that_was_served_is_remembered_through_changes_and_errors() {
+        let cache = SessionCache::new(10);
+        let full = open(&cache, 7, 0);
+        full.must_answer(&key(0), false, 0, 5, 0);
+        full.must_answer(&key(1), true, 0, -1, -1);
+        let resume = |epoch, changed| {
+            let resumed = cache.context(7, epoch, false, changed, &[], 0, || 1);
+            resumed.expect("epochs in order")
+        };
+        let served = |context: &FetchContext| -> Vec<bool> {
+            let wanted = context.wanted().iter();
+            wanted.map(|(_, wanted)| wanted.was_served).collect()
+        };
+        let second = resume(1, vec![(key(0), wanted(3))]);
+        assert_eq!(served(&second), [true, false]);
+        second.must_answer(&key(0), true, 0, -1, -1);
+        assert_eq!(served(&resume(2, Vec::new())), [true, false]);
     }
 
     #[test]
@@ -335,7 +372,7 @@ mod tests {
         let next = cache
             .context(7, 1, false, vec![(key(0), wanted(5))], &[], 1, || 1)
             .unwrap();
-        assert_eq!(next.wanted()[0], (key(0), wanted(5)));
+        assert_eq!(next.wanted()[0], (key(0), served(5)));
         assert!(next.must_answer(&key(0), false, 10, 6, 0), "data is news");
         assert!(
             !next.must_answer(&key(1), false, 0, 5, 0),
@@ -344,7 +381,7 @@ mod tests {
         let third = cache
             .context(7, 2, false, vec![], &[key(1)], 2, || 1)
             .unwrap();
-        assert_eq!(third.wanted(), &[(key(0), wanted(5))]);
+        assert_eq!(third.wanted(), &[(key(0), served(5))]);
         assert!(
             third.must_answer(&key(0), true, 0, 6, 0),
             "errors are always news"

@@ -299,6 +299,7 @@ fn wanted(partition: &FetchPartition) -> Wanted {
         current_leader_epoch: partition.current_leader_epoch,
         last_fetched_epoch: partition.last_fetched_epoch,
         size_bytes_max: partition.partition_max_bytes,
+        was_served: false,
     }
 }
 
@@ -308,7 +309,15 @@ fn resolve(context: &RequestContext, session: &FetchContext) -> Vec<Result<Arc<P
         TopicRef::Name(name) => replicas.find(name, *index),
         TopicRef::Id(id) => replicas.find_by_id(*id, *index),
     };
-    session.wanted().iter().map(|(key, _)| find(key)).collect()
+    let named = |error: Error, wanted: &Wanted| match error.code {
+        // The session knows the name of the deleted topic; only the partition is unknown.
+        ErrorCode::UnknownTopicId if wanted.was_served => ErrorCode::UnknownTopicOrPartition.into(),
+        _ => error,
+    };
+    let wanted = session.wanted().iter();
+    wanted
+        .map(|(key, wanted)| find(key).map_err(|error| named(error, wanted)))
+        .collect()
 }
 
 fn is_topic(response: &TopicResponse, topic: &TopicRef) -> bool {
