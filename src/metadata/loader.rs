@@ -23,6 +23,9 @@ use crate::types::{LeaderEpoch, Offset, TimestampMs};
 /// Changes of more partitions than these are published aside from the runtime's threads.
 const PARTITIONS_INLINE_MAX: usize = 32;
 
+/// When to look again whether a snapshot that is due can be written.
+const SNAPSHOT_RETRY: Duration = Duration::from_secs(1);
+
 /// What a loader is made of.
 pub struct LoaderParams {
     pub log: Arc<dyn MetaLog>,
@@ -244,7 +247,11 @@ impl Loader {
             .as_ref()
             .is_some_and(|writer| !writer.is_finished());
         let due = late || self.record_bytes >= policy.record_bytes_max;
-        if !due || writing || !self.caught_up || self.transaction.is_some() {
+        if !due {
+            return;
+        }
+        if writing || !self.caught_up || self.transaction.is_some() {
+            self.snapshot_due = Some(Instant::now() + SNAPSHOT_RETRY);
             return;
         }
         self.record_bytes = 0;
