@@ -8,7 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::Path;
 
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 use super::batch_io::BatchScanner;
 use super::checkpoint::{
@@ -252,7 +252,10 @@ impl Loader<'_> {
             let is_last = at + 1 == segments.len();
             let mut segment = ActiveSegment::new(base, size, 0, 0);
             let mut torn = false;
-            let next_offset = if at < first_unflushed && (size == 0 || indexed.contains(&base)) {
+            let next_offset = if size == 0 {
+                // Nothing to recover, whatever old index files say.
+                Some(base)
+            } else if at < first_unflushed && indexed.contains(&base) {
                 if is_last {
                     self.end_of(base, size)?
                 } else {
@@ -276,6 +279,10 @@ impl Loader<'_> {
                 end.next_offset = next_offset;
                 end.active.base_offset = base;
                 end.active.size = segment.size;
+                if segment.size == 0 {
+                    end.active.set_indexes(Indexes::new(base));
+                    end.active.indexes_dirty = !indexed.contains(&base) || at >= first_unflushed;
+                }
                 let dropped = segments[at + 1..].iter().map(|(base, _)| *base).collect();
                 return Ok((closed, end.active, end.next_offset, dropped));
             }
@@ -370,7 +377,7 @@ impl Loader<'_> {
                 .and_then(|()| file.sync_data())
                 .map_err(failed)?;
         } else {
-            info!(path = %path.display(), next_offset, "recovered segment");
+            debug!(path = %path.display(), next_offset, "recovered segment");
         }
         Ok(Recovered {
             size: valid,

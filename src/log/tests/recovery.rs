@@ -163,3 +163,18 @@ fn another_topic_of_the_same_name_is_refused() {
     .unwrap();
     assert_eq!(log.topic_id(), Some(Uuid::from_u128(7)));
 }
+
+#[test]
+fn an_empty_log_needs_no_recovery_and_believes_no_old_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(|_| {});
+    let partition = dir.path().join("topic-0");
+    drop(open_with(dir.path(), &config));
+    let time_index = partition.join("00000000000000000000.timeindex");
+    fs::write(&time_index, [0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0]).unwrap();
+    let log = open_with(dir.path(), &config);
+    assert_eq!(log.offset_of_max_timestamp().unwrap(), None);
+    stop_cleanly(log);
+    assert!(fs::read(&time_index).unwrap().is_empty());
+    assert!(partition.join("00000000000000000000.index").exists());
+}
