@@ -209,7 +209,7 @@ impl Broker {
     }
 }
 
-/// Opens the metadata log of this node, for now the only voter of its quorum.
+/// Opens the metadata log of this node, the only voter of its quorum.
 async fn open_quorum(
     config: &Config,
     log_dirs: &LogDirs,
