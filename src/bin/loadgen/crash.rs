@@ -56,6 +56,8 @@ pub struct VerifyArgs {
     partitions: i32,
 }
 
+/// How long a step may fail over restarts before that is a finding.
+const STUCK: Duration = Duration::from_mins(1);
 const GROUPS: usize = 3;
 const IN_FLIGHT: usize = 5;
 /// Codes a broker may give while it starts; the request is tried again.
@@ -234,7 +236,7 @@ type Step = fn(&mut Connection, &WriterArgs, u64) -> Outcome<()>;
 
 /// Runs a step again and again over connections that break. The step's number grows only when it succeeded.
 fn keep_on(broker: &str, args: &WriterArgs, step: Step) -> Outcome<u64> {
-    let mut n = 0;
+    let (mut n, mut succeeded) = (0, Instant::now());
     while !stopping(&args.dir) {
         let Ok(mut conn) = Connection::open(broker) else {
             thread::sleep(Duration::from_millis(20));
@@ -242,8 +244,14 @@ fn keep_on(broker: &str, args: &WriterArgs, step: Step) -> Outcome<u64> {
         };
         while !stopping(&args.dir) {
             match step(&mut conn, args, n) {
-                Ok(()) => n += 1,
+                Ok(()) => {
+                    n += 1;
+                    succeeded = Instant::now();
+                }
                 Err(e) if e.to_string().starts_with("wrong:") => return Err(e),
+                Err(e) if succeeded.elapsed() > STUCK => {
+                    return Err(format!("wrong: step {n} does not get done: {e}").into());
+                }
                 Err(_) => break,
             }
         }
@@ -329,7 +337,7 @@ pub fn verify(common: &Common, args: &VerifyArgs) -> Outcome<Map<String, Value>>
     let mut conn = Connection::open(&common.broker)?;
     for found in [
         check_commits(&mut conn, args, &commits),
-        check_topics(&mut conn, &topics),
+        check_topics(&mut conn, args, &topics),
     ] {
         match found {
             Ok(mut list) => problems.append(&mut list),
@@ -459,7 +467,11 @@ fn check_commits(
     Ok(problems)
 }
 
-fn check_topics(conn: &mut Connection, lines: &[String]) -> Outcome<Vec<String>> {
+fn check_topics(
+    conn: &mut Connection,
+    args: &VerifyArgs,
+    lines: &[String],
+) -> Outcome<Vec<String>> {
     let mut wanted: BTreeMap<&str, Option<bool>> = BTreeMap::new();
     for line in lines {
         match line.split_once(' ') {
@@ -485,7 +497,11 @@ fn check_topics(conn: &mut Connection, lines: &[String]) -> Outcome<Vec<String>>
             .first()
             .ok_or("Metadata without the topic")?;
         let good = match there {
-            Some(true) => t.error_code == 0 && t.partitions.len() == 2,
+            Some(true) => {
+                let there = t.error_code == 0 && t.partitions.len() == 2;
+                // The writer goes on: it may have deleted the topic since.
+                there || read_lines(&args.dir.join("topics")).contains(&format!("deleting {name}"))
+            }
             Some(false) => t.error_code == 3,
             None => true,
         };

@@ -50,7 +50,7 @@ pub fn create_topic(
     if code != 0 && code != TOPIC_ALREADY_EXISTS {
         return Err(format!("topic {name}: error {code}").into());
     }
-    let deadline = Instant::now() + Duration::from_mins(2);
+    let deadline = Instant::now() + Duration::from_secs(20);
     while end_offsets(conn, name, partitions).is_err() {
         if Instant::now() > deadline {
             return Err(format!("topic {name} never got its leaders").into());
