@@ -51,7 +51,11 @@ pub fn create_topic(
         return Err(format!("topic {name}: error {code}").into());
     }
     let deadline = Instant::now() + Duration::from_secs(20);
-    while end_offsets(conn, name, partitions).is_err() {
+    while let Err(e) = end_offsets(conn, name, partitions) {
+        // A broken connection does not come back by waiting.
+        if e.is::<std::io::Error>() {
+            return Err(e);
+        }
         if Instant::now() > deadline {
             return Err(format!("topic {name} never got its leaders").into());
         }
