@@ -11,6 +11,9 @@ use super::*;
 use crate::clock::Clock;
 use crate::controller::{Controller, ControllerParams, Handle};
 use crate::metadata::{Images, Loader, LoaderParams, Publisher, SnapshotPolicy};
+use crate::protocol::metadata_records::{
+    AbortTransactionRecord, BeginTransactionRecord, EndTransactionRecord, TopicRecord,
+};
 use crate::quorum::{
     BoxFuture, Committed, LeaderAndEpoch, MetaLog, ProposeError, QuorumInfo, SnapshotError,
 };
@@ -317,6 +320,89 @@ async fn timeouts_are_kafkas() {
         node.handle.create_topics(request).await.topics[0].error_code,
         7
     );
+}
+
+fn named_topic(topic_name: &str, id: u128) -> MetadataRecord {
+    let topic = TopicRecord {
+        name: topic_name.to_string(),
+        topic_id: Uuid::from_u128(id),
+    };
+    topic.into()
+}
+
+#[tokio::test]
+async fn metadata_transactions_count_when_they_end() {
+    let log = MemoryLog::new(Some(2));
+    let node = Node::start(Arc::clone(&log), 1);
+    let append = |records| log.state.lock().expect("state").append(1, records);
+    let begin = || BeginTransactionRecord::default().into();
+    let offset = append(vec![begin(), named_topic("a", 7)]);
+    let image = node.images.wait_for(offset).await;
+    assert!(image.topics.is_empty(), "not yet");
+    assert!(
+        log.state.lock().expect("state").snapshots.is_empty(),
+        "half of it is no snapshot"
+    );
+    append(vec![
+        named_topic("b", 8),
+        EndTransactionRecord::default().into(),
+    ]);
+    let offset = append(vec![
+        begin(),
+        named_topic("c", 9),
+        AbortTransactionRecord::default().into(),
+    ]);
+    let image = node.images.wait_for(offset).await;
+    let names: Vec<&str> = image.topics.iter().map(|topic| &*topic.name).collect();
+    assert_eq!(names, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn a_snapshot_that_comes_later_is_published_as_what_differs() {
+    let log = MemoryLog::new(Some(2));
+    let node = Node::start(Arc::clone(&log), i64::MAX);
+    let offset = {
+        let mut state = log.state.lock().expect("state");
+        state.append(1, vec![named_topic("kept", 7), named_topic("gone", 8)])
+    };
+    node.images.wait_for(offset).await;
+    {
+        let mut state = log.state.lock().expect("state");
+        state.end_offset = 100;
+        let snapshot = Committed::Snapshot {
+            offset: 100,
+            epoch: 1,
+            records: vec![named_topic("kept", 7), named_topic("new", 9)].into(),
+        };
+        for subscriber in &state.subscribers {
+            subscriber.try_send(snapshot.clone()).expect("room");
+        }
+    }
+    let image = node.images.wait_for(99).await;
+    assert_eq!((image.topics.len(), image.last_offset), (2, 99));
+    let delta = node
+        .recorder
+        .0
+        .lock()
+        .expect("deltas")
+        .last()
+        .expect("one")
+        .clone();
+    assert!(!delta.initial);
+    assert_eq!(
+        delta
+            .topics_deleted
+            .values()
+            .map(|n| &**n)
+            .collect::<Vec<_>>(),
+        ["gone"]
+    );
+    let changed: Vec<_> = delta
+        .topics_changed
+        .values()
+        .map(|t| (&*t.name, t.created))
+        .collect();
+    assert_eq!(changed, [("new", true)]);
 }
 
 #[tokio::test]
