@@ -1,5 +1,6 @@
 //! `ottla storage`: what kafka-storage does of `format`, `info` and `random-uuid`, with its flags, output and exit codes.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -8,7 +9,10 @@ use clap::{Args, Subcommand};
 use super::{EXIT_FAILURE, config_failure};
 use crate::clock::{Clock, date_text};
 use crate::config::Config;
-use crate::log::{LogDir, MetaProperties, StorageError};
+use crate::controller::bootstrap_records;
+use crate::log::{LogDir, MetaProperties};
+use crate::protocol::metadata_records::MetadataRecord;
+use crate::quorum;
 use crate::types::{Uuid, random_uuid, uuid_from_base64, uuid_to_base64};
 
 /// The metadata version that a new cluster gets.
@@ -171,19 +175,39 @@ fn format(config: &Config, args: &FormatArgs) -> Result<ExitCode, String> {
             "Formatting {what} {} with metadata.version {RELEASE}.",
             dir.display()
         );
-        format_dir(&dir, config, &cluster_id).map_err(|error| error.to_string())?;
+        format_dir(&dir, config, &cluster_id, args.standalone)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Gives the directory its owner. The first start writes the rest: the records that every cluster begins with.
-fn format_dir(dir: &Path, config: &Config, cluster_id: &str) -> Result<(), StorageError> {
+/// Gives the directory its owner, the features of a new cluster and, with `standalone`, its only voter.
+fn format_dir(
+    dir: &Path,
+    config: &Config,
+    cluster_id: &str,
+    standalone: bool,
+) -> Result<(), String> {
+    let now_ms = Clock::system().wall_ms();
+    let directory_id = directory_id();
     let meta = MetaProperties {
         cluster_id: cluster_id.to_owned(),
         node_id: config.node_id,
-        directory_id: Some(directory_id()),
+        directory_id: Some(directory_id),
     };
-    LogDir::open(dir)?.format(meta, &date_text(Clock::system().wall_ms()))
+    let failed = |error: io::Error| format!("Cannot format {}: {error}", dir.display());
+    let log_dir = LogDir::open(dir).map_err(|error| error.to_string())?;
+    let features: Vec<_> = bootstrap_records()
+        .into_iter()
+        .filter(|record| matches!(record, MetadataRecord::FeatureLevel(_)))
+        .collect();
+    quorum::write_bootstrap(dir, &features, now_ms).map_err(failed)?;
+    if standalone && dir == config.metadata_log_dir {
+        quorum::write_standalone_voter(dir, config, directory_id, now_ms).map_err(failed)?;
+    }
+    // Last: it is what makes the directory a formatted one.
+    log_dir
+        .format(meta, &date_text(now_ms))
+        .map_err(|error| error.to_string())
 }
 
 /// Kafka keeps the first hundred ids for meanings of its own.

@@ -89,7 +89,10 @@ fn storage_formats_once_and_tells_about_it() {
     );
     assert_eq!(code(&format), expected(0));
     assert_eq!(code(&["storage", "info", "-c", file]), expected(0));
+    let voter = "__cluster_metadata-0/00000000000000000000-0000000000.checkpoint";
+    assert!(one.join(voter).exists() && !two.join(voter).exists());
     for dir in [one, two] {
+        assert!(dir.join("bootstrap.checkpoint").exists());
         let meta = crate::log::MetaProperties::read(&dir).unwrap().unwrap();
         assert_eq!((meta.node_id, meta.cluster_id.as_str()), (3, id));
         assert!(meta.directory_id.is_some());

@@ -18,7 +18,7 @@ const UNSAFE_DOWNGRADE: i8 = 3;
 const METADATA_CHANGES: &[i16] = &[7, 8, 11, 13, 14, 15, 17, 23, 30];
 
 /// The first records of a new cluster: what `kafka-storage format` of 4.3.1 finalizes.
-pub(super) fn bootstrap_records() -> Vec<MetadataRecord> {
+pub fn bootstrap_records() -> Vec<MetadataRecord> {
     let finalized = SUPPORTED_FEATURES.iter();
     // kraft.version is not a metadata record: the quorum keeps it.
     let finalized = finalized.filter(|feature| feature.name != features::KRAFT_VERSION);

@@ -18,6 +18,7 @@ mod rng;
 mod topic_control;
 
 pub use event_loop::{Controller, ControllerParams};
+pub use feature_control::bootstrap_records;
 pub use handle::Handle;
 pub use outcome::{Outcome, Settings, Turn};
 pub use rng::Rng;

@@ -4,6 +4,7 @@
 //! [`MetaLog`] is all that the rest of the program knows about consensus. Nothing here knows
 //! what the records mean.
 
+mod bootstrap;
 mod checkpoint;
 mod control;
 mod log_storage;
@@ -21,6 +22,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use bootstrap::{write_bootstrap, write_standalone_voter};
 pub use meta_log::{MetaLogParams, OpenraftMetaLog, QuorumError};
 pub use network::{NoTransport, RaftRequest, RaftResponse, Transport, TransportError};
 pub use state_machine::CheckpointFile;

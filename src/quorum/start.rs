@@ -66,7 +66,7 @@ fn metadata_dir(config: &Config, log_dirs: &LogDirs) -> Result<Arc<LogDir>, Quor
     }
 }
 
-fn controller_endpoints(config: &Config) -> Vec<VoterEndpoint> {
+pub(super) fn controller_endpoints(config: &Config) -> Vec<VoterEndpoint> {
     let advertised = config.advertised_listeners.iter();
     advertised
         .chain(&config.listeners)

@@ -1,0 +1,64 @@
+//! What formatting a directory leaves beside `meta.properties`, so that either broker can start on it: the features that a
+//! new cluster begins with (`bootstrap.checkpoint`) and the voters of its first quorum (`0-0.checkpoint`).
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use super::checkpoint;
+use super::control;
+use super::start::controller_endpoints;
+use super::types::{Membership, VoterNode, raft_id};
+use crate::config::Config;
+use crate::protocol::batch::BatchBuilder;
+use crate::protocol::metadata_records::{MetadataRecord, encode_record};
+use crate::types::{CLUSTER_METADATA_TOPIC, Offset, TimestampMs, Uuid};
+
+const BOOTSTRAP: &str = "bootstrap.checkpoint";
+
+/// Writes `bootstrap.checkpoint` with `records` into a log directory.
+pub fn write_bootstrap(
+    dir: &Path,
+    records: &[MetadataRecord],
+    now_ms: TimestampMs,
+) -> io::Result<()> {
+    let mut data = BatchBuilder::new().base_offset(1).leader_epoch(0);
+    for record in records {
+        data.append(now_ms, None, Some(&encode_record(record)));
+    }
+    let next_offset = 1 + Offset::from(data.records_count());
+    let part = dir.join(format!("{BOOTSTRAP}.part"));
+    let mut file = File::create(&part)?;
+    file.write_all(&control::batch(
+        0,
+        0,
+        now_ms,
+        &[control::snapshot_header(0)],
+    ))?;
+    file.write_all(&data.build())?;
+    let footer = [control::snapshot_footer()];
+    file.write_all(&control::batch(next_offset, 0, now_ms, &footer))?;
+    file.sync_all()?;
+    fs::rename(part, dir.join(BOOTSTRAP))
+}
+
+/// Writes the checkpoint that makes this node the only voter of a new quorum (`--standalone`).
+pub fn write_standalone_voter(
+    metadata_log_dir: &Path,
+    config: &Config,
+    directory_id: Uuid,
+    now_ms: TimestampMs,
+) -> io::Result<()> {
+    let dir = metadata_log_dir.join(format!("{CLUSTER_METADATA_TOPIC}-0"));
+    fs::create_dir_all(&dir)?;
+    let id = raft_id(config.node_id);
+    let node = VoterNode {
+        directory_id,
+        endpoints: controller_endpoints(config),
+    };
+    let membership = Membership::new(vec![[id].into()], BTreeMap::from([(id, node)]))
+        .map_err(|error| io::Error::other(error.to_string()))?;
+    let part = checkpoint::write_part(&dir, (0, 0), now_ms, &membership, &[])?;
+    fs::rename(part, dir.join(checkpoint::file_name(0, 0)))
+}
