@@ -171,7 +171,7 @@ fn registration_records(
             record.broker_epoch = turn.next_offset;
             let stopped_cleanly =
                 existing.is_some_and(|b| b.epoch == request.previous_broker_epoch);
-            shutdown_records(turn, id, stopped_cleanly, &mut records);
+            shutdown_records(turn, request, stopped_cleanly, &mut records);
         }
     }
     let epoch = record.broker_epoch;
@@ -290,15 +290,20 @@ fn registration_record(request: &BrokerRegistrationRequest) -> RegisterBrokerRec
 /// What the end of a broker's former process means for its partitions.
 fn shutdown_records(
     turn: &Turn<'_>,
-    id: BrokerId,
+    request: &BrokerRegistrationRequest,
     stopped_cleanly: bool,
     records: &mut Vec<MetadataRecord>,
 ) {
+    let id = request.broker_id.0;
     if stopped_cleanly || !turn.image.features.is_elr_enabled() {
         // A sole replica that stopped cleanly lost nothing, and nobody else can lead: it stays the leader. Otherwise a
-        // node with 10,000 partitions would write 20,000 records and 10,000 leader epochs whenever it starts.
+        // node with 10,000 partitions would write 20,000 records and 10,000 leader epochs whenever it starts. Not so in a
+        // directory that did not come back.
         let in_isr = in_isr(id);
-        let shared = |p: &PartitionRegistration| in_isr(p) && p.replicas[..] != [id];
+        let is_lost = |dir: Uuid| dir.as_u128() >= 2 && !request.log_dirs.contains(&dir);
+        let shared = |p: &PartitionRegistration| {
+            in_isr(p) && (p.replicas[..] != [id] || is_lost(p.directory(id)))
+        };
         update_partitions(turn, BrokerEvent::Leaves(id), shared, records);
     } else {
         update_partitions(turn, BrokerEvent::LostRecords(id), in_isr(id), records);

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use kafka_protocol::messages::{
     AllocateProducerIdsRequest, AllocateProducerIdsResponse, AlterConfigsRequest,
-    AlterConfigsResponse, AlterPartitionRequest, AlterPartitionResponse, BrokerHeartbeatRequest,
-    BrokerHeartbeatResponse, BrokerRegistrationRequest, BrokerRegistrationResponse,
-    CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse,
-    DeleteTopicsRequest, DeleteTopicsResponse, ElectLeadersRequest, ElectLeadersResponse,
-    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, UnregisterBrokerRequest,
+    AlterConfigsResponse, AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse,
+    AlterPartitionRequest, AlterPartitionResponse, AssignReplicasToDirsRequest,
+    AssignReplicasToDirsResponse, BrokerHeartbeatRequest, BrokerHeartbeatResponse,
+    BrokerRegistrationRequest, BrokerRegistrationResponse, CreatePartitionsRequest,
+    CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
+    DeleteTopicsResponse, ElectLeadersRequest, ElectLeadersResponse,
+    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+    ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse, UnregisterBrokerRequest,
     UnregisterBrokerResponse, UpdateFeaturesRequest, UpdateFeaturesResponse,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -16,8 +19,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::failure;
 use super::outcome::{Outcome, Turn};
 use super::{
-    cluster_control, configuration_control, feature_control, partition_control,
-    producer_id_control, topic_control,
+    cluster_control, configuration_control, directory_control, feature_control, partition_control,
+    producer_id_control, reassignment_control, topic_control,
 };
 use crate::clock::Clock;
 use crate::metadata::Images;
@@ -207,6 +210,48 @@ impl Handle {
             partition_control::alter_partition(turn, &request)
         });
         let failed = |error: Error| AlterPartitionResponse::default().with_error_code(error.code());
+        result.await.unwrap_or_else(failed)
+    }
+
+    pub async fn assign_replicas_to_dirs(
+        &self,
+        request: AssignReplicasToDirsRequest,
+    ) -> AssignReplicasToDirsResponse {
+        let result = self.write(INTERNAL_TIMEOUT_MS, move |turn| {
+            directory_control::assign_replicas_to_dirs(turn, &request)
+        });
+        let failed =
+            |error: Error| AssignReplicasToDirsResponse::default().with_error_code(error.code());
+        result.await.unwrap_or_else(failed)
+    }
+
+    pub async fn alter_partition_reassignments(
+        &self,
+        request: AlterPartitionReassignmentsRequest,
+    ) -> AlterPartitionReassignmentsResponse {
+        let result = self.write(request.timeout_ms, move |turn| {
+            reassignment_control::alter_partition_reassignments(turn, &request)
+        });
+        let failed = |error: Error| {
+            AlterPartitionReassignmentsResponse::default()
+                .with_error_code(error.code())
+                .with_error_message(failure::message(&error))
+        };
+        result.await.unwrap_or_else(failed)
+    }
+
+    pub async fn list_partition_reassignments(
+        &self,
+        request: ListPartitionReassignmentsRequest,
+    ) -> ListPartitionReassignmentsResponse {
+        let result = self.write(request.timeout_ms, move |turn| {
+            reassignment_control::list_partition_reassignments(turn, &request)
+        });
+        let failed = |error: Error| {
+            ListPartitionReassignmentsResponse::default()
+                .with_error_code(error.code())
+                .with_error_message(failure::message(&error))
+        };
         result.await.unwrap_or_else(failed)
     }
 

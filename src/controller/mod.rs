@@ -5,6 +5,7 @@
 
 mod cluster_control;
 mod configuration_control;
+mod directory_control;
 mod event_loop;
 mod failure;
 mod feature_control;
@@ -14,6 +15,7 @@ mod partition_change;
 mod partition_control;
 mod placement;
 mod producer_id_control;
+mod reassignment_control;
 mod rng;
 mod topic_control;
 

@@ -31,6 +31,8 @@ pub(super) struct PartitionChange<'a> {
     pub removing_replicas: Vec<BrokerId>,
     pub adding_replicas: Vec<BrokerId>,
     pub leader_recovery_state: LeaderRecoveryState,
+    /// A replica that is in another log directory than the registration says (KIP-858).
+    pub moved_to: Option<(BrokerId, Uuid)>,
     /// A replica that may have lost records it had acknowledged.
     pub unclean_shutdown: Option<BrokerId>,
     elr: Vec<BrokerId>,
@@ -50,6 +52,7 @@ impl<'a> PartitionChange<'a> {
             removing_replicas: partition.removing_replicas.clone(),
             adding_replicas: partition.adding_replicas.clone(),
             leader_recovery_state: partition.leader_recovery_state,
+            moved_to: None,
             unclean_shutdown: None,
             elr: partition.elr.clone(),
         }
@@ -97,9 +100,9 @@ impl<'a> PartitionChange<'a> {
         let isr: Vec<BrokerId> = self.isr.iter().copied().filter(stays).collect();
         let replicas: Vec<BrokerId> = self.replicas.iter().copied().filter(stays).collect();
         let added = self.adding_replicas.iter().all(|id| isr.contains(id));
-        // Where the number of replicas shrinks nothing is added: the rest must be in sync.
-        let enough = !isr.is_empty()
-            && (!self.adding_replicas.is_empty() || replicas.iter().all(|id| isr.contains(id)));
+        // Where the number of replicas shrinks, all that stay must be in sync: the ISR would shrink with it otherwise.
+        let shrinks = self.adding_replicas.len() < self.removing_replicas.len();
+        let enough = !isr.is_empty() && (!shrinks || replicas.iter().all(|id| isr.contains(id)));
         if added && enough {
             self.isr = isr;
             self.replicas = replicas;
@@ -209,15 +212,18 @@ impl<'a> PartitionChange<'a> {
     ) {
         let partition = self.partition;
         if !self.replicas.is_empty() && self.replicas != partition.replicas {
-            let directories = self.replicas.iter().map(|id| {
-                if partition.replicas.contains(id) {
-                    partition.directory(*id)
-                } else {
-                    directory(*id)
-                }
-            });
-            record.directories = Some(directories.collect());
             record.replicas = Some(self.replicas.clone());
+        }
+        if record.replicas.is_some() || self.moved_to.is_some() {
+            let directories = self.replicas.iter().map(|id| match self.moved_to {
+                Some((moved, to)) if moved == *id => to,
+                _ if partition.replicas.contains(id) => partition.directory(*id),
+                _ => directory(*id),
+            });
+            let directories: Vec<Uuid> = directories.collect();
+            if record.replicas.is_some() || directories != partition.directories {
+                record.directories = Some(directories);
+            }
         }
         if self.removing_replicas != partition.removing_replicas {
             record.removing_replicas = Some(self.removing_replicas.clone());

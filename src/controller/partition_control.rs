@@ -37,12 +37,29 @@ pub(super) enum BrokerEvent {
 }
 
 /// What a topic's configuration says about its partitions.
-struct TopicRules {
+pub(super) struct TopicRules {
     min_isr: usize,
-    election: Election,
+    pub election: Election,
 }
 
-fn topic_rules(turn: &Turn<'_>, topic: &TopicImage) -> TopicRules {
+impl TopicRules {
+    /// The start of a change of one of the topic's partitions.
+    pub fn change<'a>(
+        &self,
+        turn: &Turn<'_>,
+        topic: &TopicImage,
+        index: i32,
+        partition: &'a PartitionRegistration,
+    ) -> PartitionChange<'a> {
+        let mut change = PartitionChange::of(partition, topic.id, index);
+        change.min_isr = self.min_isr;
+        change.election = self.election;
+        change.elr_enabled = turn.image.features.is_elr_enabled();
+        change
+    }
+}
+
+pub(super) fn topic_rules(turn: &Turn<'_>, topic: &TopicImage) -> TopicRules {
     let configs = &turn.image.configs;
     let resource = ConfigResource::topic(topic.name.clone());
     let cluster = ConfigResource::default_broker();
@@ -89,10 +106,7 @@ pub(super) fn update_partitions(
         let mut rules = None;
         for (index, partition) in topic.partitions.iter().filter(|(_, p)| affected(p)) {
             let rules = rules.get_or_insert_with(|| topic_rules(turn, topic));
-            let mut change = PartitionChange::of(partition, topic.id, *index);
-            change.min_isr = rules.min_isr;
-            change.elr_enabled = image.features.is_elr_enabled();
-            change.election = rules.election;
+            let mut change = rules.change(turn, topic, *index, partition);
             change.isr.retain(|id| Some(*id) != leaving);
             if let BrokerEvent::LostRecords(id) = event {
                 change.unclean_shutdown = Some(id);
@@ -105,6 +119,34 @@ pub(super) fn update_partitions(
             records.extend(record.map(MetadataRecord::from));
         }
     }
+}
+
+/// Takes broker `id` out of one partition's ISR and leadership: its log directory is offline.
+pub(super) fn leave_partition(
+    turn: &Turn<'_>,
+    topic: &TopicImage,
+    index: i32,
+    id: BrokerId,
+) -> Option<PartitionChangeRecord> {
+    let image = turn.image;
+    let partition = topic.partitions.get(&index)?;
+    let mut change = topic_rules(turn, topic).change(turn, topic, index, partition);
+    change.isr.retain(|member| *member != id);
+    let acceptable = |other: BrokerId| {
+        other != id && image.cluster.is_active(other) && has_online_replica(image, partition, other)
+    };
+    change.build(&acceptable, &|id| image.cluster.default_directory(id))
+}
+
+/// The record of a change, where active brokers with the replica's directory online may lead.
+pub(super) fn build(
+    turn: &Turn<'_>,
+    partition: &PartitionRegistration,
+    change: PartitionChange<'_>,
+) -> Option<PartitionChangeRecord> {
+    let image = turn.image;
+    let acceptable = |id| image.cluster.is_active(id) && has_online_replica(image, partition, id);
+    change.build(&acceptable, &|id| image.cluster.default_directory(id))
 }
 
 fn has_online_replica(
@@ -172,14 +214,10 @@ fn alter_one(
     let isr = new_isr(asked);
     let recovery_state = check_alteration(image, broker_id, partition, asked, &isr)?;
     let rules = topic_rules(turn, topic);
-    let mut change = PartitionChange::of(partition, topic.id, asked.partition_index);
-    change.min_isr = rules.min_isr;
-    change.election = rules.election;
-    change.elr_enabled = image.features.is_elr_enabled();
+    let mut change = rules.change(turn, topic, asked.partition_index, partition);
     change.isr = isr.into_iter().map(|(id, _)| id).collect();
     change.leader_recovery_state = recovery_state;
-    let acceptable = |id| image.cluster.is_active(id) && has_online_replica(image, partition, id);
-    let record = change.build(&acceptable, &|id| image.cluster.default_directory(id));
+    let record = build(turn, partition, change);
     let mut partition = PartitionRegistration::clone(partition);
     if let Some(record) = record {
         partition.merge(&record);
@@ -336,13 +374,9 @@ fn elect_leader(
         return Err(ErrorCode::ElectionNotNeeded.into());
     }
     let rules = topic_rules(turn, topic);
-    let mut change = PartitionChange::of(partition, topic.id, index);
-    change.min_isr = rules.min_isr;
-    change.elr_enabled = image.features.is_elr_enabled();
+    let mut change = rules.change(turn, topic, index, partition);
     change.election = election;
-    let acceptable = |id| image.cluster.is_active(id) && has_online_replica(image, partition, id);
-    let record: Option<PartitionChangeRecord> =
-        change.build(&acceptable, &|id| image.cluster.default_directory(id));
+    let record = build(turn, partition, change);
     let elected = record.as_ref().is_some_and(|r| r.leader >= 0);
     match record {
         Some(record) if elected => {

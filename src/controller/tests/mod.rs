@@ -3,6 +3,7 @@
 mod brokers;
 mod event_loop;
 mod placement;
+mod reassignments;
 mod replay;
 mod topics;
 
