@@ -1,35 +1,10 @@
-//! Positional I/O on segment files: one vectored write for many batches, and the walk over batches on disk.
+//! The walk over batches on disk.
 
 use std::fs::File;
-use std::io::{self, IoSlice};
+use std::io;
 use std::os::unix::fs::FileExt;
 
 use crate::protocol::batch::{BatchHeader, HEADER_SIZE, parse_header};
-
-/// Slices that one system call takes (IOV_MAX).
-const SLICES_MAX: usize = 1024;
-
-/// Writes all slices at `position`, with as few system calls as the kernel allows.
-pub fn write_all_at(
-    file: &File,
-    mut slices: &mut [IoSlice<'_>],
-    mut position: u64,
-) -> io::Result<()> {
-    IoSlice::advance_slices(&mut slices, 0);
-    while !slices.is_empty() {
-        let batch = &slices[..slices.len().min(SLICES_MAX)];
-        match rustix::io::pwritev(file, batch, position) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => {
-                position += written as u64;
-                IoSlice::advance_slices(&mut slices, written);
-            }
-            Err(rustix::io::Errno::INTR) => {}
-            Err(e) => return Err(e.into()),
-        }
-    }
-    Ok(())
-}
 
 /// A batch found on disk.
 #[derive(Clone, Copy, Debug)]

@@ -10,12 +10,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::disk;
 use super::error::StorageError;
 use crate::types::{LeaderEpoch, Offset, TopicPartition, Uuid, uuid_from_base64, uuid_to_base64};
 
@@ -44,9 +45,7 @@ impl Checkpoint {
 
 /// Makes creations, renames and deletions in `dir` durable.
 pub fn sync_dir(dir: &Path) -> Result<(), StorageError> {
-    File::open(dir)
-        .and_then(|dir| dir.sync_all())
-        .map_err(|e| StorageError::io("sync directory", dir, e))
+    disk::sync_dir(dir).map_err(|e| StorageError::io("sync directory", dir, e))
 }
 
 /// Replaces `dir/name` by `content`. Without `sync` only the process may die, not the machine.
@@ -59,12 +58,11 @@ pub fn replace_file(
     let path = dir.join(name);
     let temporary = dir.join(format!("{name}.tmp"));
     let write = || -> io::Result<()> {
-        let mut file = File::create(&temporary)?;
-        file.write_all(content)?;
+        let file = disk::write_file(&temporary, content)?;
         if sync {
-            file.sync_data()?;
+            disk::sync_data(&file)?;
         }
-        fs::rename(&temporary, &path)
+        disk::rename(&temporary, &path)
     };
     write().map_err(|e| StorageError::io("write", &path, e))?;
     if sync { sync_dir(dir) } else { Ok(()) }

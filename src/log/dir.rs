@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use rustix::fs::FlockOperation;
 use tracing::error;
 
-use super::OpenParams;
 use super::checkpoint::{
     CLEAN_SHUTDOWN, Checkpoint, MetaProperties, format_clean_shutdown, format_offsets,
     parse_clean_shutdown, parse_offsets, read_file, replace_file, sync_dir,
 };
 use super::error::StorageError;
 use super::unified::Log;
+use super::{OpenParams, disk};
 use crate::types::{Offset, TopicPartition, Uuid};
 
 /// Directories that Kafka deletes in the background end in this.
@@ -36,8 +36,9 @@ pub struct LogDir {
     high_watermarks: BTreeMap<TopicPartition, Offset>,
     offline: AtomicBool,
     on_offline: OnceLock<OfflineHook>,
-    /// Checkpoint files are replaced one writer at a time.
-    writing: Mutex<()>,
+    /// Checkpoint files are replaced one writer at a time. Holds the recovery points that truncations lowered since the last
+    /// whole write: whoever is collecting points for the next one may have seen the old ones.
+    writing: Mutex<BTreeMap<TopicPartition, Offset>>,
     partitions: AtomicUsize,
 }
 
@@ -80,12 +81,13 @@ impl LogDir {
             clean_shutdown,
             offline: AtomicBool::new(false),
             on_offline: OnceLock::new(),
-            writing: Mutex::new(()),
+            writing: Mutex::default(),
             partitions: AtomicUsize::new(0),
             path,
         };
         if clean_shutdown.is_some() {
-            fs::remove_file(&clean_path).map_err(|e| StorageError::io("remove", &clean_path, e))?;
+            disk::remove_file(&clean_path)
+                .map_err(|e| StorageError::io("remove", &clean_path, e))?;
             sync_dir(&dir.path)?;
         }
         Ok(Arc::new(dir))
@@ -195,9 +197,44 @@ impl LogDir {
         offsets: &BTreeMap<TopicPartition, Offset>,
     ) -> Result<(), StorageError> {
         self.check_online()?;
-        let text = format_offsets(offsets.iter().map(|(tp, offset)| (tp, *offset)));
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let lowered = match kind {
+            Checkpoint::RecoveryPoint => std::mem::take(&mut *writing),
+            Checkpoint::LogStartOffset | Checkpoint::HighWatermark => BTreeMap::new(),
+        };
+        let text = format_offsets(offsets.iter().map(|(tp, offset)| {
+            let lowered = lowered.get(tp).copied().unwrap_or(Offset::MAX);
+            (tp, lowered.min(*offset))
+        }));
         replace_file(&self.path, kind.file_name(), text.as_bytes(), true).map_err(|e| self.fail(e))
+    }
+
+    /// Makes the checkpointed recovery point of `tp` durable at `offset` where it is higher. A truncation calls it before it
+    /// takes bytes away: behind a power cut the checkpoint must not vouch for what is gone.
+    pub(super) fn lower_recovery_point(
+        &self,
+        tp: &TopicPartition,
+        offset: Offset,
+    ) -> Result<(), StorageError> {
+        let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        writing.insert(tp.clone(), offset);
+        let path = self.path.join(Checkpoint::RecoveryPoint.file_name());
+        let written = read_file(&path).map_err(|e| self.fail(e))?;
+        let Some(mut offsets) = written.and_then(|text| parse_offsets(&text)) else {
+            return Ok(());
+        };
+        match offsets.get_mut(tp) {
+            Some(written) if *written > offset => *written = offset,
+            _ => return Ok(()),
+        }
+        let text = format_offsets(offsets.iter().map(|(tp, offset)| (tp, *offset)));
+        replace_file(
+            &self.path,
+            Checkpoint::RecoveryPoint.file_name(),
+            text.as_bytes(),
+            true,
+        )
+        .map_err(|e| self.fail(e))
     }
 
     /// The last thing a clean stop writes.
@@ -210,8 +247,7 @@ impl LogDir {
     /// One `syncfs` instead of a sync a file: how a stop with thousands of logs stays short.
     pub fn sync_file_system(&self) -> Result<(), StorageError> {
         self.check_online()?;
-        File::open(&self.path)
-            .and_then(|dir| Ok(rustix::fs::syncfs(dir)?))
+        disk::sync_file_system(&self.path)
             .map_err(|e| self.fail(StorageError::io("sync file system of", &self.path, e)))
     }
 
@@ -244,7 +280,7 @@ impl LogDir {
         let mut removed = 0;
         for (name, path) in self.entries()? {
             if name.ends_with(DELETE_DIR_SUFFIX) {
-                fs::remove_dir_all(&path).map_err(|e| StorageError::io("remove", &path, e))?;
+                disk::remove_dir_all(&path).map_err(|e| StorageError::io("remove", &path, e))?;
                 removed += 1;
             }
         }

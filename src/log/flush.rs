@@ -5,9 +5,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::LogDir;
 use super::checkpoint::sync_dir;
 use super::error::StorageError;
+use super::{LogDir, disk};
 use crate::types::Offset;
 
 /// Files to sync, made by [`super::Log::begin_flush`].
@@ -59,15 +59,14 @@ impl FlushJob {
     pub fn run(&self) -> Result<(), StorageError> {
         self.dir.check_online()?;
         for path in &self.paths {
-            match File::open(path).and_then(|file| file.sync_data()) {
+            match disk::sync_file(path) {
                 // Deleted or truncated away meanwhile.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 other => other.map_err(|e| self.dir.fail(StorageError::io("sync", path, e)))?,
             }
         }
         if let Some((file, path)) = &self.active {
-            file.sync_data()
-                .map_err(|e| self.dir.fail(StorageError::io("sync", path, e)))?;
+            disk::sync_data(file).map_err(|e| self.dir.fail(StorageError::io("sync", path, e)))?;
         }
         for path in &self.dirs {
             if path.exists() {

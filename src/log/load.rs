@@ -4,9 +4,9 @@
 //! is torn, drops the segments behind, and builds indexes, leader epochs and producer state anew. A bad batch below the
 //! recovery point is no torn tail but damage: the log does not open, so that nobody mistakes what is left for the whole.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tracing::{debug, warn};
 
@@ -25,7 +25,7 @@ use super::producer_state::{ProducerState, is_expired};
 use super::reader::Readers;
 use super::segment::{ActiveSegment, ClosedSegment};
 use super::unified::{Log, parse_end_txn_marker, roll_jitter_ms, write_index_files};
-use super::{LeaderEpochCache, OpenParams};
+use super::{LeaderEpochCache, OpenParams, disk};
 use crate::protocol::batch::check_crc;
 use crate::types::{NO_TIMESTAMP, Offset, TimestampMs};
 
@@ -36,7 +36,7 @@ const REPLAY_CHUNK: usize = 16 << 10;
 
 pub(super) fn load(params: OpenParams) -> Result<Log, StorageError> {
     let path = params.dir.path().join(params.topic_partition.to_string());
-    match fs::create_dir(&path) {
+    match disk::create_dir(&path) {
         Ok(()) => create(params, &path),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => load_existing(params, &path),
         Err(e) => Err(params.dir.fail(StorageError::io("create", &path, e))),
@@ -121,7 +121,7 @@ fn list(path: &Path) -> Result<Listing, StorageError> {
             SNAPSHOT => listing.snapshots.push(offset),
             TIME_INDEX | TXN_INDEX => {}
             _ if kind.ends_with(DELETED) || kind.ends_with("cleaned") => {
-                fs::remove_file(entry.path()).map_err(failed)?;
+                disk::remove_file(&entry.path()).map_err(failed)?;
             }
             _ if kind.ends_with("swap") => {
                 return Err(StorageError::Unusable {
@@ -156,6 +156,7 @@ fn load_existing(mut params: OpenParams, path: &Path) -> Result<Log, StorageErro
         path,
         index_interval: u64::try_from(params.config.index_interval_bytes).unwrap_or(0),
         recovery_point,
+        holes: params.config.cleanup_policy.compact,
         epochs: LeaderEpochCache::load(path)?,
         epochs_changed: false,
     };
@@ -218,6 +219,8 @@ struct Loader<'a> {
     path: &'a Path,
     index_interval: u64,
     recovery_point: Offset,
+    /// Compaction leaves offsets out between segments; without it a hole means that the end of a segment was lost.
+    holes: bool,
     epochs: LeaderEpochCache,
     epochs_changed: bool,
 }
@@ -272,7 +275,8 @@ impl Loader<'_> {
                 segment.set_indexes(recovered.indexes);
                 write_index_files(self.path, &mut segment)
                     .map_err(|e| StorageError::io("index segment in", self.path, e))?;
-                torn = recovered.torn;
+                let next_base = segments.get(at + 1).map(|(base, _)| *base);
+                torn = recovered.torn || self.ends_early(base, recovered.next_offset, next_base)?;
                 recovered.next_offset
             };
             if is_last || torn {
@@ -291,13 +295,36 @@ impl Loader<'_> {
         unreachable!("the loop returns at the last segment");
     }
 
+    /// Whether a segment lost its end at a batch boundary, which only the next segment's name tells. What was written behind
+    /// the hole cannot be kept.
+    fn ends_early(
+        &self,
+        base: Offset,
+        next_offset: Offset,
+        next_base: Option<Offset>,
+    ) -> Result<bool, StorageError> {
+        let Some(next_base) = next_base.filter(|next| !self.holes && next_offset < *next) else {
+            return Ok(false);
+        };
+        let path = segment_file(self.path, base, LOG);
+        if next_offset < self.recovery_point {
+            return Err(self.damaged(path, next_offset));
+        }
+        warn!(path = %path.display(), next_offset, next_base, "segment ends early, dropping the segments behind it");
+        Ok(true)
+    }
+
+    fn damaged(&self, path: PathBuf, offset: Offset) -> StorageError {
+        StorageError::Corrupt {
+            path,
+            offset,
+            reason: format!("damaged below the recovery point {}", self.recovery_point),
+        }
+    }
+
     fn open(&self, base: Offset) -> Result<File, StorageError> {
         let path = segment_file(self.path, base, LOG);
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(|e| StorageError::io("open", &path, e))
+        disk::open(&path).map_err(|e| StorageError::io("open", &path, e))
     }
 
     /// Where a segment that was closed in order ends; `None` if it does not end with a whole batch after all.
@@ -366,15 +393,11 @@ impl Loader<'_> {
         let torn = valid < size;
         if torn {
             if next_offset < self.recovery_point {
-                return Err(StorageError::Corrupt {
-                    path,
-                    offset: next_offset,
-                    reason: format!("damaged below the recovery point {}", self.recovery_point),
-                });
+                return Err(self.damaged(path, next_offset));
             }
             warn!(path = %path.display(), valid, size, next_offset, "cutting off the torn end of a segment");
-            file.set_len(valid)
-                .and_then(|()| file.sync_data())
+            disk::set_len(&file, valid)
+                .and_then(|()| disk::sync_data(&file))
                 .map_err(failed)?;
         } else {
             debug!(path = %path.display(), next_offset, "recovered segment");
@@ -408,7 +431,7 @@ impl Log {
 
     fn remove_snapshot(&self, offset: Offset) -> Result<(), StorageError> {
         let path = segment_file(&self.path, offset, SNAPSHOT);
-        match fs::remove_file(&path) {
+        match disk::remove_file(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.io_error("remove", &path, e)),
             _ => Ok(()),
         }

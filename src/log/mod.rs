@@ -2,12 +2,15 @@
 //! recovery. Blocking file I/O, no async, no clock (`now_ms` is an argument). Each `Log` belongs to its partition, behind
 //! that one's mutex; slices it hands out stay readable without the lock.
 //!
+//! Whatever changes the disk goes through `disk.rs`, so that tests can cut the power or fail a call at every step.
+//!
 //! Bytes on disk are Kafka's. Retention, compaction and the transaction index are not here yet: they will be `retention.rs`,
 //! `cleaner.rs` and `txn_index.rs`, over `Segments`.
 
 mod batch_io;
 mod checkpoint;
 mod dir;
+pub mod disk;
 mod error;
 mod flush;
 mod index;
@@ -24,7 +27,7 @@ mod truncate;
 mod unified;
 
 #[cfg(test)]
-mod tests;
+pub mod tests;
 
 pub use checkpoint::{Checkpoint, MetaProperties};
 pub use dir::{LogDir, LogDirs};

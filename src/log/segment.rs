@@ -1,11 +1,12 @@
 //! Segments: closed ones are a name, a size and files opened when somebody reads; the active one holds its file and indexes.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use super::batch_io::{BatchAt, BatchScanner};
+use super::disk;
 use super::index::{Indexes, TimestampOffset, lookup_time_in_file};
 use super::paths::{INDEX, LOG, TIME_INDEX, segment_file};
 use crate::protocol::batch::BatchHeader;
@@ -137,11 +138,7 @@ impl ActiveSegment {
         now_ms: TimestampMs,
         jitter_ms: i64,
     ) -> io::Result<Self> {
-        OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .open(segment_file(dir, base, LOG))?;
+        disk::create(&segment_file(dir, base, LOG))?;
         let segment = Self::new(base, 0, now_ms, jitter_ms);
         let _ = segment.indexes.set(Box::new(Indexes::new(base)));
         Ok(Self {
@@ -160,10 +157,7 @@ impl ActiveSegment {
         if let Some(file) = self.file.get() {
             return Ok(file);
         }
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(segment_file(dir, self.base_offset, LOG))?;
+        let file = disk::open(&segment_file(dir, self.base_offset, LOG))?;
         Ok(self.file.get_or_init(|| Arc::new(file)))
     }
 
@@ -316,7 +310,7 @@ impl ActiveSegment {
         self.indexes_mut(dir)?.truncate_to(offset);
         self.indexes_dirty = true;
         if let Some(place) = place {
-            self.file(dir)?.set_len(place.position)?;
+            disk::set_len(self.file(dir)?, place.position)?;
             self.size = place.position;
         }
         self.bytes_since_index_entry = 0;

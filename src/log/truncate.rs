@@ -1,12 +1,12 @@
 //! What takes bytes away from a log: a higher start, truncation, deletion. Files are renamed first and removed later.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use tracing::info;
 
 use super::checkpoint::sync_dir;
+use super::disk;
 use super::error::StorageError;
 use super::paths::{
     DELETED, INDEX, LOG, SNAPSHOT, TIME_INDEX, TXN_INDEX, delete_dir_name, segment_file,
@@ -41,7 +41,7 @@ impl Log {
         Ok(())
     }
 
-    /// Drops everything from `offset` on. Checkpoint the recovery point after it.
+    /// Drops everything from `offset` on. The recovery point is lowered with it.
     pub fn truncate_to(&mut self, offset: Offset) -> Result<(), StorageError> {
         self.check_open()?;
         let first_base = self
@@ -58,6 +58,7 @@ impl Log {
             return Ok(());
         }
         info!(tp = %self.topic_partition, offset, "truncating log");
+        self.lower_recovery_point(offset)?;
         while self.active.base_offset > offset
             && let Some(last) = self.closed.pop()
         {
@@ -68,20 +69,20 @@ impl Log {
         }
         self.active
             .truncate_to(&self.path, offset, self.now_ms)
-            .and_then(|()| self.active.file(&self.path)?.sync_data())
+            .and_then(|()| disk::sync_data(self.active.file(&self.path)?))
             .map_err(|e| self.segment_error("truncate", e))?;
         sync_dir(&self.path).map_err(|e| self.dir.fail(e))?;
         self.next_offset = offset;
         self.log_start_offset = self.log_start_offset.min(offset);
-        self.recovery_point = self.recovery_point.min(offset);
         self.truncations += 1;
         self.rebuild_producers(false)
     }
 
-    /// Drops everything; the next append gets `offset`. Checkpoint the recovery point after it.
+    /// Drops everything; the next append gets `offset`. The recovery point is lowered with it.
     pub fn truncate_fully_and_start_at(&mut self, offset: Offset) -> Result<(), StorageError> {
         self.check_open()?;
         info!(tp = %self.topic_partition, offset, "truncating log fully");
+        self.lower_recovery_point(offset)?;
         for segment in std::mem::take(&mut self.closed) {
             self.delete_segment_files(segment.base_offset)?;
         }
@@ -100,8 +101,16 @@ impl Log {
         self.last_snapshot_offset = offset;
         self.next_offset = offset;
         self.log_start_offset = offset;
-        self.recovery_point = self.recovery_point.min(offset);
         self.truncations += 1;
+        Ok(())
+    }
+
+    fn lower_recovery_point(&mut self, offset: Offset) -> Result<(), StorageError> {
+        if self.recovery_point > offset {
+            self.dir
+                .lower_recovery_point(&self.topic_partition, offset)?;
+            self.recovery_point = offset;
+        }
         Ok(())
     }
 
@@ -118,7 +127,7 @@ impl Log {
     pub(super) fn delete_file(&mut self, offset: Offset, kind: &str) -> Result<(), StorageError> {
         let path = segment_file(&self.path, offset, kind);
         let renamed = segment_file(&self.path, offset, &format!("{kind}.{DELETED}"));
-        match fs::rename(&path, &renamed) {
+        match disk::rename(&path, &renamed) {
             Ok(()) => {
                 self.deleted.push(renamed);
                 self.dir_dirty = true;
@@ -137,7 +146,7 @@ impl Log {
             .dir
             .path()
             .join(delete_dir_name(&self.topic_partition, Uuid::new_v4()));
-        fs::rename(&self.path, &target).map_err(|e| self.io_error("rename", &self.path, e))?;
+        disk::rename(&self.path, &target).map_err(|e| self.io_error("rename", &self.path, e))?;
         sync_dir(self.dir.path()).map_err(|e| self.dir.fail(e))?;
         if !self.is_closed {
             self.dir.add_partitions(-1);
@@ -153,9 +162,9 @@ impl Log {
 /// already (its directory went) is fine.
 pub fn delete(path: &Path) -> Result<(), StorageError> {
     let removed = if path.is_dir() {
-        fs::remove_dir_all(path)
+        disk::remove_dir_all(path)
     } else {
-        fs::remove_file(path)
+        disk::remove_file(path)
     };
     match removed {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StorageError::io("remove", path, e)),

@@ -1,7 +1,7 @@
 //! One partition's log (Kafka's `UnifiedLog`): appends, reads, rolls, truncates, flushes. `load.rs` opens it, `lookup.rs`
 //! finds offsets by timestamp.
 
-use std::fs;
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +9,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tracing::info;
 
-use super::batch_io::write_all_at;
 use super::checkpoint::{PARTITION_METADATA, format_partition_metadata, replace_file};
 use super::error::{AppendError, ReadError, StorageError};
 use super::flush::FlushJob;
@@ -18,7 +17,9 @@ use super::producer_snapshot;
 use super::producer_state::{EndTxnMarker, ProducerState, Verdict};
 use super::reader::{Readers, SegmentReader};
 use super::segment::{ActiveSegment, ClosedSegment, RollLimits};
-use super::{ActiveProducer, AppendInfo, LeaderEpochCache, LogDir, LogSlice, OpenParams, load};
+use super::{
+    ActiveProducer, AppendInfo, LeaderEpochCache, LogDir, LogSlice, OpenParams, disk, load,
+};
 use crate::config::TopicConfig;
 use crate::protocol::batch::{
     BatchHeader, HEADER_SIZE, Records, ValidBatch, check_crc, parse_header,
@@ -416,14 +417,8 @@ impl Log {
             return Ok(());
         }
         let path = segment_file(&self.path, offset, SNAPSHOT);
-        fs::write(&path, producer_snapshot::encode(&self.producers))
-            .and_then(|()| {
-                if sync {
-                    fs::File::open(&path)?.sync_data()
-                } else {
-                    Ok(())
-                }
-            })
+        disk::write_file(&path, &producer_snapshot::encode(&self.producers))
+            .and_then(|file| if sync { disk::sync_data(&file) } else { Ok(()) })
             .map_err(|e| self.io_error("write", &path, e))?;
         self.last_snapshot_offset = offset;
         self.snapshots.push(offset);
@@ -635,9 +630,7 @@ impl Log {
     fn sync_active_indexes(&self) -> Result<(), StorageError> {
         for kind in [INDEX, TIME_INDEX] {
             let path = segment_file(&self.path, self.active.base_offset, kind);
-            fs::File::open(&path)
-                .and_then(|file| file.sync_data())
-                .map_err(|e| self.io_error("sync", &path, e))?;
+            disk::sync_file(&path).map_err(|e| self.io_error("sync", &path, e))?;
         }
         Ok(())
     }
@@ -669,12 +662,12 @@ impl<'a> Pending<'a> {
         }
     }
 
-    fn write(&self, file: &fs::File) -> io::Result<()> {
+    fn write(&self, file: &File) -> io::Result<()> {
         if let [(end, records)] = self.large[..]
             && end == self.buffer.len()
         {
             let slices = &mut [IoSlice::new(&self.buffer), IoSlice::new(records)];
-            return write_all_at(file, slices, self.position);
+            return disk::write_all_at(file, slices, self.position);
         }
         let mut slices = Vec::with_capacity(2 * self.large.len() + 1);
         let mut from = 0;
@@ -684,7 +677,7 @@ impl<'a> Pending<'a> {
             from = *end;
         }
         slices.push(IoSlice::new(&self.buffer[from..]));
-        write_all_at(file, &mut slices, self.position)
+        disk::write_all_at(file, &mut slices, self.position)
     }
 }
 
@@ -696,7 +689,7 @@ struct ReadRange {
 }
 
 impl ReadRange {
-    fn slice(&self, file: &Arc<fs::File>, position: u64, first_size: u64, end: u64) -> LogSlice {
+    fn slice(&self, file: &Arc<File>, position: u64, first_size: u64, end: u64) -> LogSlice {
         let first_size = first_size as usize;
         let available = end.saturating_sub(position) as usize;
         let too_small = self.max_bytes < first_size;
@@ -720,8 +713,8 @@ pub(super) fn write_index_files(dir: &Path, segment: &mut ActiveSegment) -> io::
     if segment.indexes_dirty {
         let base = segment.base_offset;
         let indexes = segment.indexes(dir)?;
-        fs::write(segment_file(dir, base, INDEX), indexes.offset_bytes())?;
-        fs::write(segment_file(dir, base, TIME_INDEX), indexes.time_bytes())?;
+        disk::write_file(&segment_file(dir, base, INDEX), &indexes.offset_bytes())?;
+        disk::write_file(&segment_file(dir, base, TIME_INDEX), &indexes.time_bytes())?;
         segment.indexes_dirty = false;
     }
     Ok(())

@@ -9,7 +9,7 @@ use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::config::{Config, TopicConfig};
-use crate::log::{self, Log, LogDir, LogDirs, OpenParams};
+use crate::log::{self, Log, LogDir, LogDirs, OpenParams, disk};
 use crate::metadata::{
     ConfigResourceType, MetadataDelta, MetadataImage, PartitionRegistration, Publisher, TopicImage,
 };
@@ -395,7 +395,7 @@ impl ReplicaManager {
 fn put_aside(dir: &LogDir, stray: &TopicPartition) -> std::io::Result<()> {
     let name = stray.to_string();
     let aside = format!("{name}.{}-stray", Uuid::new_v4().simple());
-    std::fs::rename(dir.path().join(&name), dir.path().join(aside))
+    disk::rename(&dir.path().join(&name), &dir.path().join(aside))
 }
 
 impl HostedTopic {

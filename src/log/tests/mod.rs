@@ -1,5 +1,7 @@
 //! Tests of the log against files in a temporary directory.
 
+mod crash;
+pub mod disk_recorder;
 mod files;
 mod model;
 mod producers;

@@ -1,0 +1,284 @@
+//! Power cuts: the log is driven over a recorded disk, and after every single operation of that run the power goes. What is
+//! left must open, hold every record that was flushed, and no record that was not appended.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rustix::io::Errno;
+
+use super::disk_recorder::{Deaf, Op, Recorder, Survival};
+use super::*;
+
+/// What a log may and must hold at one time: offsets of batches, and their bytes' checksum.
+#[derive(Clone, Default, PartialEq)]
+struct Promise {
+    /// Every batch that was appended and not truncated away by then.
+    batches: BTreeMap<Offset, (Offset, u32)>,
+    /// Below this everything was flushed and acknowledged.
+    durable: Offset,
+    start: Offset,
+}
+
+/// A log on a recorded disk, and what it promised before which operation.
+struct Run {
+    dir: tempfile::TempDir,
+    config: Arc<TopicConfig>,
+    recorder: Recorder,
+    log: Option<Log>,
+    now: Promise,
+    /// Operations at the time, and what held from then on.
+    promises: Vec<(usize, Promise)>,
+    sequence: i32,
+}
+
+impl Run {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(|c| {
+            c.segment_bytes = 500;
+            c.index_interval_bytes = 100;
+        });
+        let recorder = Recorder::watch(dir.path());
+        let log = Some(open_with(dir.path(), &config));
+        Self {
+            dir,
+            config,
+            recorder,
+            log,
+            now: Promise::default(),
+            promises: vec![(0, Promise::default())],
+            sequence: 0,
+        }
+    }
+
+    fn log(&mut self) -> &mut Log {
+        self.log.as_mut().unwrap()
+    }
+
+    /// From the next operation on the promise is this.
+    fn promise(&mut self) {
+        let at = self.recorder.ops_count();
+        self.promises.push((at, self.now.clone()));
+    }
+
+    fn append(&mut self, count: i64) {
+        let batch = produced(1, 0, self.sequence, count);
+        self.sequence += count as i32;
+        let first = self.log().next_offset();
+        self.now
+            .batches
+            .insert(first, (first + count - 1, batch.header.crc));
+        self.promise();
+        append(self.log(), batch);
+    }
+
+    fn flush(&mut self) {
+        self.log().flush().unwrap();
+        self.now.durable = self.log().next_offset();
+        self.promise();
+        checkpoint(self.log());
+    }
+
+    fn truncate(&mut self, offset: Offset) {
+        self.now.durable = self.now.durable.min(offset);
+        self.promise();
+        self.log().truncate_to(offset).unwrap();
+        checkpoint(self.log());
+        self.now.batches.retain(|first, _| *first < offset);
+        self.promise();
+        let last = self.log().active_producers().next();
+        self.sequence = last.map_or(0, |producer| producer.last_sequence + 1);
+    }
+
+    fn start_at(&mut self, offset: Offset) {
+        self.now.start = offset;
+        self.promise();
+        self.log().increment_log_start_offset(offset).unwrap();
+        checkpoint(self.log());
+    }
+
+    fn restart(&mut self) {
+        self.now.durable = self.log().next_offset();
+        let log = self.log.take().unwrap();
+        stop_cleanly(log);
+        self.promise();
+        self.log = Some(open_with(self.dir.path(), &self.config));
+    }
+
+    /// What holds when the power goes behind `ops` operations: the last promises before and the first after count both,
+    /// since the operations in between lead from one to the other.
+    fn bounds(&self, ops: usize) -> (&Promise, &Promise) {
+        let next = self.promises.partition_point(|(at, _)| *at <= ops);
+        let last = &self.promises[next - 1].1;
+        let coming = self.promises.get(next).map_or(last, |(_, promise)| promise);
+        (last, coming)
+    }
+
+    /// The first complaint about any crash.
+    fn crash_everywhere(&self) -> Result<(), String> {
+        for ops in 0..=self.recorder.ops_count() {
+            let seeds = (0..2).map(|seed| Survival::Some(seed * 1000 + ops as u64));
+            for survival in [Survival::Nothing, Survival::Everything]
+                .into_iter()
+                .chain(seeds)
+            {
+                let target = tempfile::tempdir().unwrap();
+                self.recorder.crash(ops, survival, target.path());
+                self.check(target.path(), ops)
+                    .map_err(|e| format!("crash behind operation {ops}, {survival:?}: {e}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self, path: &Path, ops: usize) -> Result<(), String> {
+        let dir = LogDir::open(path).map_err(|e| e.to_string())?;
+        let mut log = Log::open(params(&dir, &self.config)).map_err(|e| e.to_string())?;
+        let (last, coming) = self.bounds(ops);
+        let durable = last.durable.min(coming.durable);
+        if log.next_offset() < durable {
+            return Err(format!("ends at {} below {durable}", log.next_offset()));
+        }
+        if log.log_start_offset() > last.start.max(coming.start) {
+            return Err(format!("starts at {}", log.log_start_offset()));
+        }
+        check_content(&log, last)?;
+        check_lookups(&log)?;
+        // It goes on from there.
+        let next = log.next_offset();
+        let info = append(&mut log, batch(1, 1, NOW));
+        if info.first_offset != next {
+            return Err(format!("went on at {}", info.first_offset));
+        }
+        log.close(true).map_err(|e| e.to_string())
+    }
+}
+
+fn check_content(log: &Log, promise: &Promise) -> Result<(), String> {
+    let mut next = log.log_start_offset();
+    for (first, last, crc) in read_batches(log, next)? {
+        let wanted = promise.batches.get(&first);
+        if wanted != Some(&(last, crc)) {
+            return Err(format!("phantom {first}..={last}, wanted {wanted:?}"));
+        }
+        if first > next {
+            return Err(format!("gap before {first}"));
+        }
+        next = last + 1;
+    }
+    if next != log.next_offset() {
+        return Err(format!("read to {next} of {}", log.next_offset()));
+    }
+    Ok(())
+}
+
+fn read_batches(log: &Log, mut from: Offset) -> Result<Vec<(Offset, Offset, u32)>, String> {
+    let mut found = Vec::new();
+    loop {
+        let slice = log
+            .read(from, 1 << 20, log.next_offset(), true)
+            .map_err(|e| e.to_string())?;
+        for batch in Batches::new(slice.read_bytes().unwrap()) {
+            let (header, bytes) = batch.map_err(|e| format!("behind {from}: {e:?}"))?;
+            crate::protocol::batch::check_crc(&header, &bytes).unwrap();
+            found.push((header.base_offset, header.last_offset(), header.crc));
+            from = header.next_offset();
+        }
+        if slice.is_empty() {
+            return Ok(found);
+        }
+    }
+}
+
+/// Every offset is found through the index files as a walk finds it.
+fn check_lookups(log: &Log) -> Result<(), String> {
+    for offset in log.log_start_offset()..log.next_offset() {
+        let slice = log.read(offset, 1, log.next_offset(), true).unwrap();
+        let bytes = slice.read_bytes().unwrap();
+        let found = parse_header(&bytes).map_err(|e| format!("offset {offset}: {e:?}"))?;
+        if found.base_offset > offset || found.last_offset() < offset {
+            return Err(format!("offset {offset} leads to {}", found.base_offset));
+        }
+    }
+    Ok(())
+}
+
+/// Appends, rolls, flushes, truncates into a closed segment, moves the start, restarts; about 200 operations.
+fn full_run(deaf: Option<Deaf>) -> Run {
+    let mut run = Run::new();
+    if let Some(deaf) = deaf {
+        run.recorder.plant(deaf);
+    }
+    for count in [1, 2, 3, 1, 5, 2, 4] {
+        run.append(count);
+    }
+    run.flush();
+    for count in [3, 1, 2, 2] {
+        run.append(count);
+    }
+    run.truncate(6);
+    for count in [2, 2, 2, 2, 2, 2] {
+        run.append(count);
+    }
+    run.flush();
+    run.start_at(6);
+    run.append(1);
+    run.restart();
+    for count in [4, 4, 4, 4, 4] {
+        run.append(count);
+    }
+    run.flush();
+    run.append(1);
+    run
+}
+
+#[test]
+fn a_power_cut_at_any_operation_loses_nothing_that_was_flushed() {
+    full_run(None).crash_everywhere().unwrap();
+}
+
+#[test]
+fn planted_bugs_are_found_by_power_cuts() {
+    let bugs: [(&str, Deaf); 2] = [
+        ("no directory sync", |op| matches!(op, Op::SyncDir(_))),
+        (
+            "acknowledged before the sync",
+            |op| matches!(op, Op::Sync(path) if path.extension().is_some_and(|e| e == "log")),
+        ),
+    ];
+    for (name, deaf) in bugs {
+        let found = full_run(Some(deaf)).crash_everywhere();
+        assert!(found.is_err(), "{name} was not found");
+    }
+}
+
+#[test]
+fn a_failed_operation_takes_the_directory_offline_and_keeps_what_was_flushed() {
+    for errno in [Errno::IO, Errno::NOSPC] {
+        for after in 0..30 {
+            let mut run = Run::new();
+            run.append(3);
+            run.flush();
+            let before = run.recorder.ops_count();
+            run.recorder.fail_in(after, errno);
+            let mut failed = false;
+            for count in [5, 5, 5, 5] {
+                let batch = produced(1, 0, run.sequence, count);
+                run.sequence += count as i32;
+                let log = run.log();
+                failed |= log.append_as_leader(&[batch], 0, NOW).is_err();
+                failed |= log.flush().is_err();
+                if failed {
+                    break;
+                }
+            }
+            run.recorder.heal();
+            let log = run.log.take().unwrap();
+            assert_eq!(failed, log.log_dir().is_offline(), "after {after}");
+            assert!(failed || run.recorder.ops_count() - before <= after);
+            drop(log);
+            let log = open_with(run.dir.path(), &run.config);
+            assert_eq!(read_all(&log, 0)[0], (0, 2));
+        }
+    }
+}
