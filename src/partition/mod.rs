@@ -3,7 +3,10 @@
 //! The critical sections are short, never await and never take another partition's lock. Handlers call
 //! straight in: no queue, no task between a request and the log.
 
+mod flush;
 mod state;
+#[cfg(test)]
+mod tests;
 mod waiters;
 
 pub use state::PartitionState;
@@ -15,7 +18,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::error;
 
 use crate::config::TopicConfig;
-use crate::log::{AppendInfo, FlushJob, Log, LogSlice, ReadError};
+use crate::log::{AppendInfo, Log, LogSlice, ReadError};
 use crate::metadata::PartitionRegistration;
 use crate::metrics::TopicMetrics;
 use crate::protocol::batch::ValidBatch;
@@ -36,6 +39,7 @@ struct Inner {
     log: Option<Log>,
     state: PartitionState,
     waiters: waiters::Waiters,
+    flush: flush::FlushState,
     config: Arc<TopicConfig>,
 }
 
@@ -88,6 +92,7 @@ impl Partition {
             log: Some(log),
             state,
             waiters,
+            flush: flush::FlushState::default(),
             config,
         };
         Self {
@@ -142,10 +147,7 @@ impl Partition {
             Ok((results, bytes, flush)) => {
                 drop(inner);
                 self.count(&results, bytes);
-                if let Some(job) = flush {
-                    let partition = Arc::clone(self);
-                    tokio::task::spawn_blocking(move || partition.flush(&job));
-                }
+                self.flush_as_needed(flush);
                 results
             }
             Err(error) => {
@@ -209,17 +211,6 @@ impl Partition {
         let failed = results.iter().filter(|result| result.is_err()).count();
         self.metrics
             .appended(results.len() as u64, failed as u64, records as u64, bytes);
-    }
-
-    /// Makes a rolled segment durable, without holding up appends.
-    fn flush(&self, job: &FlushJob) {
-        let result = job.run();
-        let mut inner = self.lock();
-        match (result, &mut inner.log) {
-            (Ok(()), Some(log)) => log.finish_flush(job),
-            (Ok(()), None) => {}
-            (Err(cause), _) => inner.fail(&self.topic_partition, &cause.into()),
-        }
     }
 
     /// Wakes `wait` when bytes come, or when the partition changes.
@@ -301,7 +292,7 @@ impl Inner {
         batches: &[ValidBatch],
         min_in_sync: bool,
         now_ms: TimestampMs,
-    ) -> Result<(AppendResults, u64, Option<FlushJob>), Error> {
+    ) -> Result<(AppendResults, u64, flush::FlushNeed), Error> {
         let log = online(&mut self.log)?;
         if !self.state.is_leader() {
             return Err(ErrorCode::NotLeaderOrFollower.into());
@@ -312,20 +303,8 @@ impl Inner {
         }
         let size_before = log.size_bytes();
         let results = log.append_as_leader(batches, self.state.leader_epoch(), now_ms)?;
-        // A roll is flushed in the background; `flush.messages` asks for it before the answer.
-        let mut flush = None;
-        if log.flush_due() {
-            if self.config.flush_messages == i64::MAX {
-                flush = log.begin_flush();
-            } else {
-                log.flush()?;
-            }
-        }
         let bytes = log.size_bytes().saturating_sub(size_before);
-        if self.state.advance_high_watermark(log.next_offset()) {
-            self.waiters
-                .advance(self.state.high_watermark(), bytes as i64);
-        }
+        let flush = self.appended(bytes);
         Ok((results, bytes, flush))
     }
 

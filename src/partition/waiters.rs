@@ -61,7 +61,9 @@ pub struct Waiters {
     /// Dead entries (fetches that timed out) are dropped when the list would grow.
     fetches: Vec<Weak<FetchWait>>,
     /// By the offset that the high watermark must reach.
-    commits: BTreeMap<Offset, Vec<oneshot::Sender<Committed>>>,
+    commits: Waiting,
+    /// By the offset below which everything must be durable.
+    syncs: Waiting,
     watch: Option<watch::Sender<Offset>>,
 }
 
@@ -74,11 +76,16 @@ impl Waiters {
     }
 
     pub fn wait_for(&mut self, offset: Offset) -> oneshot::Receiver<Committed> {
-        let (sender, receiver) = oneshot::channel();
-        let waiting = self.commits.entry(offset).or_default();
-        waiting.retain(|sender| !sender.is_closed());
-        waiting.push(sender);
-        receiver
+        wait(&mut self.commits, offset)
+    }
+
+    pub fn wait_durable(&mut self, offset: Offset) -> oneshot::Receiver<Committed> {
+        wait(&mut self.syncs, offset)
+    }
+
+    /// Everything below `offset` is durable.
+    pub fn durable(&mut self, offset: Offset) {
+        resolve(&mut self.syncs, offset);
     }
 
     pub fn watch(&mut self, high_watermark: Offset) -> watch::Receiver<Offset> {
@@ -93,14 +100,7 @@ impl Waiters {
             self.fetches
                 .retain(|wait| wait.upgrade().is_some_and(|wait| !wait.count(bytes)));
         }
-        while let Some(first) = self.commits.first_entry()
-            && *first.key() <= high_watermark
-        {
-            for sender in first.remove() {
-                // The producer may have timed out or left: nobody to tell.
-                let _ = sender.send(Ok(()));
-            }
-        }
+        resolve(&mut self.commits, high_watermark);
         if let Some(watch) = &self.watch {
             watch.send_replace(high_watermark);
         }
@@ -111,10 +111,34 @@ impl Waiters {
         for wait in self.fetches.drain(..).filter_map(|wait| wait.upgrade()) {
             wait.fire();
         }
-        for sender in std::mem::take(&mut self.commits).into_values().flatten() {
-            let _ = sender.send(Err(error.clone()));
+        for waiting in [&mut self.commits, &mut self.syncs] {
+            for sender in std::mem::take(waiting).into_values().flatten() {
+                let _ = sender.send(Err(error.clone()));
+            }
         }
         self.watch = None;
+    }
+}
+
+type Waiting = BTreeMap<Offset, Vec<oneshot::Sender<Committed>>>;
+
+fn wait(waiting: &mut Waiting, offset: Offset) -> oneshot::Receiver<Committed> {
+    let (sender, receiver) = oneshot::channel();
+    let same = waiting.entry(offset).or_default();
+    same.retain(|sender| !sender.is_closed());
+    same.push(sender);
+    receiver
+}
+
+/// Tells everybody who waits for `reached` or less.
+fn resolve(waiting: &mut Waiting, reached: Offset) {
+    while let Some(first) = waiting.first_entry()
+        && *first.key() <= reached
+    {
+        for sender in first.remove() {
+            // The producer may have timed out or left: nobody to tell.
+            let _ = sender.send(Ok(()));
+        }
     }
 }
 

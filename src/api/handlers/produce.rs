@@ -1,5 +1,5 @@
 //! Produce (key 0), v3-13; 0-2 are only listed. Appends record batches to the partitions led here.
-//! acks=0 gets no answer and closes the connection if it failed, acks=1 answers after the local append, acks=all
+//! acks=0 gets no answer and closes the connection if it failed, acks=1 answers after the local append (and the flush, if `flush.messages` asks for one), acks=all
 //! when the high watermark passed the records or `timeout_ms` is over.
 //! Versions: v5 log start offset - v7 zstd (KIP-110) - v8 record errors (KIP-467) - v9 flexible - v10 leader hints
 //! (KIP-951) - v11 TRANSACTION_ABORTABLE (KIP-890) - v12 transactions V2 - v13 topic ids (KIP-516).
@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::protocol::StrBytes;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::api::reply::{self, Chunk, Malformed, Reply, ResponseFrame};
@@ -73,7 +74,7 @@ struct Call {
     request: ProduceRequest,
     results: Vec<Result<AppendInfo, Refused>>,
     /// What acks=all still waits for: index into `results`, and the news.
-    uncommitted: Vec<(usize, tokio::sync::oneshot::Receiver<Committed>)>,
+    uncommitted: Vec<(usize, oneshot::Receiver<Committed>)>,
 }
 
 /// Why a partition took nothing.
@@ -190,10 +191,8 @@ impl Run {
                     .append_as_leader(&target.batches, target.acks_all, self.now_ms);
             for ((call, slot), result) in target.places.iter().zip(results) {
                 let call = &mut self.calls[*call];
-                if target.acks_all
-                    && let Ok(info) = &result
-                    && let Some(waiting) =
-                        target.partition.wait_high_watermark(info.last_offset + 1)
+                if let Ok(info) = &result
+                    && let Some(waiting) = wait_for(target, call.request.acks, info.last_offset + 1)
                 {
                     call.uncommitted.push((*slot, waiting));
                 }
@@ -285,6 +284,15 @@ impl Call {
             ..ProduceResponse::default()
         };
         reply::encode_into(buffer, self.context.framing, &response)
+    }
+}
+
+/// What an answer waits for: acks=all for the high watermark, acks=1 for the flush that `flush.messages` asks for.
+fn wait_for(target: &Target, acks: i16, offset: Offset) -> Option<oneshot::Receiver<Committed>> {
+    match acks {
+        ACKS_ALL => target.partition.wait_high_watermark(offset),
+        0 => None,
+        _ => target.partition.wait_durable(offset),
     }
 }
 
