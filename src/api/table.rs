@@ -171,6 +171,7 @@ pub static API_TABLE: &[ApiSpec] = &[
     api!(35, DescribeLogDirs, 1..=5, flexible 2, Cluster(Describe), Request, later!(describe_log_dirs)),
     api!(37, CreatePartitions, 0..=3, flexible 2, PerItem(Topic, Alter), ControllerMutation, later!(create_partitions)),
     api!(42, DeleteGroups, 0..=2, flexible 2, PerItem(Group, Delete), Request, later!(delete_groups)),
+    api!(43, ElectLeaders, 0..=2, flexible 2, Cluster(Alter), Request, later!(elect_leaders)),
     api!(44, IncrementalAlterConfigs, 0..=1, flexible 1, PerItem(Config, AlterConfigs), Request, later!(incremental_alter_configs)),
     api!(45, AlterPartitionReassignments, 0..=1, flexible 0, Cluster(Alter), Request, later!(alter_partition_reassignments)),
     api!(46, ListPartitionReassignments, 0..=0, flexible 0, Cluster(Describe), Request, later!(list_partition_reassignments)),
@@ -179,6 +180,7 @@ pub static API_TABLE: &[ApiSpec] = &[
     api!(57, UpdateFeatures, 0..=2, flexible 0, Cluster(Alter), Request, later!(update_features)),
     api!(60, DescribeCluster, 0..=2, flexible 0, Cluster(Describe), Request, now!(describe_cluster)),
     api!(61, DescribeProducers, 0..=0, flexible 0, PerItem(Topic, Read), Request, now!(describe_producers)),
+    api!(64, UnregisterBroker, 0..=0, flexible 0, Cluster(Alter), Request, later!(unregister_broker)),
     api!(74, ListConfigResources, 0..=1, flexible 0, Cluster(DescribeConfigs), Request, now!(list_config_resources)),
     api!(75, DescribeTopicPartitions, 0..=0, flexible 0, PerItem(Topic, Describe), Request, now!(describe_topic_partitions)),
 ];

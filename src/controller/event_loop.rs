@@ -20,6 +20,7 @@ use super::cluster_control::{self, Heartbeats};
 use super::feature_control;
 use super::handle::{Handle, Operation};
 use super::outcome::{Settings, Turn};
+use super::periodic_control::Periodic;
 use super::rng::Rng;
 use crate::clock::Clock;
 use crate::metadata::{Images, MetadataDelta, MetadataImage};
@@ -70,6 +71,7 @@ struct Active {
     /// Includes what is proposed.
     image: MetadataImage,
     heartbeats: Heartbeats,
+    periodic: Periodic,
 }
 
 /// A proposal (or an answer that rests on those before it) that is not committed yet.
@@ -105,7 +107,7 @@ impl EventLoop {
         loop {
             let leader_known = leader.borrow().leader_id.is_some();
             let room = self.in_flight.len() < IN_FLIGHT_MAX;
-            let expiry = self.until_next_expiry();
+            let timer = self.until_next_timer();
             tokio::select! {
                 biased;
                 changed = leader.changed() => match changed {
@@ -115,8 +117,9 @@ impl EventLoop {
                 result = first_committed(&mut self.in_flight), if !self.in_flight.is_empty() => {
                     self.finish_first(result);
                 }
-                () = tokio::time::sleep(expiry.unwrap_or_default()), if expiry.is_some() => {
+                () = tokio::time::sleep(timer.unwrap_or_default()), if timer.is_some() => {
                     self.fence_stale_brokers();
+                    self.run_periodic_tasks();
                 }
                 operation = self.requests.recv(), if leader_known && room => match operation {
                     Some(operation) => self.take(operation),
@@ -162,11 +165,14 @@ impl EventLoop {
             "this node is the active controller"
         );
         let fresh = image.is_empty();
-        let heartbeats = Heartbeats::start(&image, self.params.clock.monotonic_ms());
+        let now_ms = self.params.clock.monotonic_ms();
+        let heartbeats = Heartbeats::start(&image, now_ms);
+        let periodic = Periodic::start(&self.params.settings, now_ms);
         self.active = Some(Active {
             epoch,
             image,
             heartbeats,
+            periodic,
         });
         if fresh {
             info!("writing the first records of a new cluster");
@@ -276,14 +282,32 @@ impl EventLoop {
         i64::from(self.params.settings.config.broker_session_timeout_ms)
     }
 
-    fn until_next_expiry(&self) -> Option<Duration> {
+    /// Until a broker's session expires or a periodic task is due.
+    fn until_next_timer(&self) -> Option<Duration> {
         let active = self.active.as_ref()?;
         let timeout_ms = self.session_timeout_ms();
-        let expiry_ms = active
-            .heartbeats
-            .next_expiry_ms(&active.image, timeout_ms)?;
-        let wait_ms = expiry_ms - self.params.clock.monotonic_ms();
+        let expiry_ms = active.heartbeats.next_expiry_ms(&active.image, timeout_ms);
+        let task_ms = active.periodic.next_ms();
+        let next_ms = expiry_ms.map_or(task_ms, |expiry_ms| expiry_ms.min(task_ms));
+        let wait_ms = next_ms - self.params.clock.monotonic_ms();
         Some(Duration::from_millis(wait_ms.max(0).unsigned_abs()))
+    }
+
+    fn run_periodic_tasks(&mut self) {
+        let now_ms = self.params.clock.monotonic_ms();
+        // A task that could not do all stays due; its next run must see what this one decided.
+        while let Some(mut periodic) = self.active.as_ref().map(|active| active.periodic)
+            && periodic.next_ms() <= now_ms
+        {
+            let records = self.run_turn(|turn| periodic.run(turn));
+            if let Some(active) = &mut self.active {
+                active.periodic = periodic;
+            }
+            let records = records.unwrap_or_default();
+            if !records.is_empty() {
+                self.propose(records, None);
+            }
+        }
     }
 
     fn fence_stale_brokers(&mut self) {

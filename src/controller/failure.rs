@@ -4,12 +4,13 @@ use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceRespon
 use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use kafka_protocol::messages::create_topics_response::CreatableTopicResult;
 use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
+use kafka_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
 use kafka_protocol::messages::incremental_alter_configs_response as incremental;
 use kafka_protocol::messages::{
     AlterConfigsRequest, AlterConfigsResponse, CreatePartitionsRequest, CreatePartitionsResponse,
     CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
-    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, TopicName,
-    UpdateFeaturesResponse,
+    ElectLeadersRequest, ElectLeadersResponse, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse, TopicName, UpdateFeaturesResponse,
 };
 use kafka_protocol::protocol::StrBytes;
 
@@ -111,6 +112,32 @@ pub(super) fn alter_configs(
                 .with_error_message(message(&error))
         });
         AlterConfigsResponse::default().with_responses(failed.collect())
+    }
+}
+
+/// The code stands in the response as well.
+pub(super) fn elect_leaders(
+    request: &ElectLeadersRequest,
+) -> impl FnOnce(Error) -> ElectLeadersResponse + use<> {
+    let topics = request.topic_partitions.iter().flatten();
+    let topics: Vec<_> = topics
+        .map(|t| (t.topic.clone(), t.partitions.clone()))
+        .collect();
+    |error| {
+        let failed = topics.into_iter().map(|(topic, partitions)| {
+            let partitions = partitions.into_iter().map(|partition| {
+                PartitionResult::default()
+                    .with_partition_id(partition)
+                    .with_error_code(error.code())
+                    .with_error_message(message(&error))
+            });
+            ReplicaElectionResult::default()
+                .with_topic(topic)
+                .with_partition_result(partitions.collect())
+        });
+        ElectLeadersResponse::default()
+            .with_replica_election_results(failed.collect())
+            .with_error_code(error.code())
     }
 }
 

@@ -256,10 +256,10 @@ impl Handle {
     }
 
     pub async fn elect_leaders(&self, request: ElectLeadersRequest) -> ElectLeadersResponse {
+        let failed = failure::elect_leaders(&request);
         let result = self.write(request.timeout_ms, move |turn| {
             partition_control::elect_leaders(turn, &request)
         });
-        let failed = |error: Error| ElectLeadersResponse::default().with_error_code(error.code());
         result.await.unwrap_or_else(failed)
     }
 

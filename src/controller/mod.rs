@@ -13,6 +13,7 @@ mod handle;
 mod outcome;
 mod partition_change;
 mod partition_control;
+mod periodic_control;
 mod placement;
 mod producer_id_control;
 mod reassignment_control;

@@ -294,10 +294,10 @@ pub(super) fn elect_leaders(
     let election = match request.election_type {
         PREFERRED => Election::Preferred,
         UNCLEAN => Election::Unclean,
-        _ => {
-            let code = ErrorCode::InvalidRequest.code();
-            let response = ElectLeadersResponse::default();
-            return Outcome::unchanged(response.with_error_code(code));
+        other => {
+            let message = format!("unknown election type {other}");
+            let error = Error::new(ErrorCode::InvalidRequest, message);
+            return Outcome::unchanged(failure::elect_leaders(request)(error));
         }
     };
     let mut records = Vec::new();
@@ -350,7 +350,7 @@ pub(super) fn elect_leaders(
     Outcome::new(records, response)
 }
 
-fn elect_leader(
+pub(super) fn elect_leader(
     turn: &Turn<'_>,
     topic: &str,
     index: i32,
@@ -371,7 +371,8 @@ fn elect_leader(
         Election::Online | Election::Unclean => partition.has_leader(),
     };
     if needless {
-        return Err(ErrorCode::ElectionNotNeeded.into());
+        let message = "leader election not needed for topic partition";
+        return Err(Error::new(ErrorCode::ElectionNotNeeded, message));
     }
     let rules = topic_rules(turn, topic);
     let mut change = rules.change(turn, topic, index, partition);

@@ -2,6 +2,7 @@
 
 mod brokers;
 mod event_loop;
+mod periodic;
 mod placement;
 mod reassignments;
 mod replay;
