@@ -110,7 +110,29 @@ impl Config {
             self.with_dynamic(settings, &self.dynamic_broker)
         };
         next.check_together()
-            .map_err(|error| Error::new(ErrorCode::InvalidRequest, error.what))
+            .map_err(|error| Error::new(ErrorCode::InvalidRequest, error.what))?;
+        self.check_cleaner_threads(next.log_cleaner_threads)
+    }
+
+    /// Kafka halves or doubles the number of cleaner threads at most (`LogCleaner.validateReconfiguration`).
+    fn check_cleaner_threads(&self, threads: i32) -> Result<(), Error> {
+        let current = self.log_cleaner_threads;
+        let why = if threads == current {
+            return Ok(());
+        } else if threads < 1 {
+            "Log cleaner threads should be at least 1".to_owned()
+        } else if threads < current / 2 {
+            format!(
+                "Log cleaner threads cannot be reduced to less than half the current value {current}"
+            )
+        } else if threads > current * 2 {
+            format!(
+                "Log cleaner threads cannot be increased to more than double the current value {current}"
+            )
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(ErrorCode::InvalidRequest, why))
     }
 
     /// Drops what cannot be a dynamic config of one broker or of the cluster, with a log line: it may come from another

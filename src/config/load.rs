@@ -464,6 +464,13 @@ impl Config {
                 "lower log.cleaner.min.compaction.lag.ms",
             );
         }
+        let threads = i64::from(self.log_cleaner_threads.max(1));
+        if self.log_cleaner_enable && self.log_cleaner_dedupe_buffer_size / threads <= 1 << 20 {
+            return fail(
+                "log.cleaner.dedupe.buffer.size must be at least 1MB per cleaner thread",
+                "raise log.cleaner.dedupe.buffer.size, or lower log.cleaner.threads",
+            );
+        }
         if self.value("remote.log.storage.system.enable") == Some(Value::Boolean(true)) {
             return fail(
                 "remote.log.storage.system.enable=true: tiered storage is not built yet",

@@ -104,6 +104,15 @@ impl TopicConfig {
         Ok(Self::resolve(config, overrides))
     }
 
+    /// Age at which a segment is rolled: compacted logs must not hold records back for longer than they may stay dirty.
+    pub fn segment_ms_max(&self) -> i64 {
+        if self.cleanup_policy.compact && self.max_compaction_lag_ms > 0 {
+            self.segment_ms.min(self.max_compaction_lag_ms)
+        } else {
+            self.segment_ms
+        }
+    }
+
     fn from_lookup(lookup: &dyn Fn(&str) -> Option<Value>) -> Self {
         let f = Fields(lookup);
         let policy = f.list("cleanup.policy");

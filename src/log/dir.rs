@@ -34,11 +34,12 @@ pub struct LogDir {
     recovery_points: BTreeMap<TopicPartition, Offset>,
     log_start_offsets: BTreeMap<TopicPartition, Offset>,
     high_watermarks: BTreeMap<TopicPartition, Offset>,
+    cleaner_checkpoints: BTreeMap<TopicPartition, Offset>,
     offline: AtomicBool,
     on_offline: OnceLock<OfflineHook>,
-    /// Checkpoint files are replaced one writer at a time. Holds the recovery points that truncations lowered since the last
-    /// whole write: whoever is collecting points for the next one may have seen the old ones.
-    writing: Mutex<BTreeMap<TopicPartition, Offset>>,
+    /// Checkpoint files are replaced one writer at a time. Holds the offsets that truncations lowered since the last whole
+    /// write: whoever is collecting them for the next one may have seen the old ones.
+    writing: Mutex<BTreeMap<Checkpoint, BTreeMap<TopicPartition, Offset>>>,
     partitions: AtomicUsize,
 }
 
@@ -76,6 +77,7 @@ impl LogDir {
             recovery_points: checkpoint(Checkpoint::RecoveryPoint)?,
             log_start_offsets: checkpoint(Checkpoint::LogStartOffset)?,
             high_watermarks: checkpoint(Checkpoint::HighWatermark)?,
+            cleaner_checkpoints: checkpoint(Checkpoint::Cleaner)?,
             _lock: lock,
             meta,
             clean_shutdown,
@@ -135,6 +137,11 @@ impl LogDir {
     /// As checkpointed before this process started.
     pub fn high_watermark(&self, tp: &TopicPartition) -> Option<Offset> {
         self.high_watermarks.get(tp).copied()
+    }
+
+    /// As checkpointed before this process started.
+    pub fn cleaner_checkpoint(&self, tp: &TopicPartition) -> Option<Offset> {
+        self.cleaner_checkpoints.get(tp).copied()
     }
 
     pub fn is_offline(&self) -> bool {
@@ -198,10 +205,7 @@ impl LogDir {
     ) -> Result<(), StorageError> {
         self.check_online()?;
         let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let lowered = match kind {
-            Checkpoint::RecoveryPoint => std::mem::take(&mut *writing),
-            Checkpoint::LogStartOffset | Checkpoint::HighWatermark => BTreeMap::new(),
-        };
+        let lowered = writing.remove(&kind).unwrap_or_default();
         let text = format_offsets(offsets.iter().map(|(tp, offset)| {
             let lowered = lowered.get(tp).copied().unwrap_or(Offset::MAX);
             (tp, lowered.min(*offset))
@@ -209,16 +213,17 @@ impl LogDir {
         replace_file(&self.path, kind.file_name(), text.as_bytes(), true).map_err(|e| self.fail(e))
     }
 
-    /// Makes the checkpointed recovery point of `tp` durable at `offset` where it is higher. A truncation calls it before it
-    /// takes bytes away: behind a power cut the checkpoint must not vouch for what is gone.
-    pub(super) fn lower_recovery_point(
+    /// Makes the checkpointed offset of `tp` durable at `offset` where it is higher. A truncation calls it before it takes
+    /// bytes away: behind a power cut the checkpoint must not vouch for what is gone.
+    pub(super) fn lower_checkpoint(
         &self,
+        kind: Checkpoint,
         tp: &TopicPartition,
         offset: Offset,
     ) -> Result<(), StorageError> {
         let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        writing.insert(tp.clone(), offset);
-        let path = self.path.join(Checkpoint::RecoveryPoint.file_name());
+        writing.entry(kind).or_default().insert(tp.clone(), offset);
+        let path = self.path.join(kind.file_name());
         let written = read_file(&path).map_err(|e| self.fail(e))?;
         let Some(mut offsets) = written.and_then(|text| parse_offsets(&text)) else {
             return Ok(());
@@ -228,13 +233,7 @@ impl LogDir {
             _ => return Ok(()),
         }
         let text = format_offsets(offsets.iter().map(|(tp, offset)| (tp, *offset)));
-        replace_file(
-            &self.path,
-            Checkpoint::RecoveryPoint.file_name(),
-            text.as_bytes(),
-            true,
-        )
-        .map_err(|e| self.fail(e))
+        replace_file(&self.path, kind.file_name(), text.as_bytes(), true).map_err(|e| self.fail(e))
     }
 
     /// The last thing a clean stop writes.

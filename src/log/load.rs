@@ -15,11 +15,10 @@ use super::checkpoint::{
     PARTITION_METADATA, format_partition_metadata, parse_partition_metadata, read_file,
     replace_file,
 };
+use super::cleaner::finish_swaps;
 use super::error::StorageError;
 use super::index::{Indexes, TimestampOffset, position_in_file};
-use super::paths::{
-    DELETED, INDEX, LOG, SNAPSHOT, TIME_INDEX, TXN_INDEX, parse_file_name, segment_file,
-};
+use super::paths::{INDEX, LOG, SNAPSHOT, parse_file_name, segment_file};
 use super::producer_snapshot;
 use super::producer_state::{ProducerState, is_expired};
 use super::reader::Readers;
@@ -64,6 +63,7 @@ fn assemble(
     closed: Vec<ClosedSegment>,
     active: ActiveSegment,
 ) -> Log {
+    let cleaner_checkpoint = params.dir.cleaner_checkpoint(&params.topic_partition);
     Log {
         dir: params.dir,
         path: path.to_owned(),
@@ -89,6 +89,7 @@ fn assemble(
         truncations: 0,
         now_ms: params.now_ms,
         is_closed: false,
+        cleaner_checkpoint,
     }
 }
 
@@ -102,7 +103,7 @@ struct Listing {
     snapshots: Vec<Offset>,
 }
 
-/// Lists the directory; removes what an interrupted process left.
+/// Lists the directory.
 fn list(path: &Path) -> Result<Listing, StorageError> {
     let failed = |e| StorageError::io("list", path, e);
     let mut listing = Listing::default();
@@ -119,17 +120,6 @@ fn list(path: &Path) -> Result<Listing, StorageError> {
             }
             INDEX => listing.indexed.push(offset),
             SNAPSHOT => listing.snapshots.push(offset),
-            TIME_INDEX | TXN_INDEX => {}
-            _ if kind.ends_with(DELETED) || kind.ends_with("cleaned") => {
-                disk::remove_file(&entry.path()).map_err(failed)?;
-            }
-            _ if kind.ends_with("swap") => {
-                return Err(StorageError::Unusable {
-                    path: entry.path(),
-                    reason: "left by an interrupted compaction; let Apache Kafka finish it first"
-                        .into(),
-                });
-            }
             _ => {}
         }
     }
@@ -140,6 +130,7 @@ fn list(path: &Path) -> Result<Listing, StorageError> {
 
 fn load_existing(mut params: OpenParams, path: &Path) -> Result<Log, StorageError> {
     let dir = params.dir.clone();
+    finish_swaps(path)?;
     let Listing {
         segments,
         indexed,

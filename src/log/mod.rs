@@ -4,11 +4,12 @@
 //!
 //! Whatever changes the disk goes through `disk.rs`, so that tests can cut the power or fail a call at every step.
 //!
-//! Bytes on disk are Kafka's. Retention, compaction and the transaction index are not here yet: they will be `retention.rs`,
-//! `cleaner.rs` and `txn_index.rs`, over `Segments`.
+//! Bytes on disk are Kafka's. Retention and the transaction index are not here yet: they will be `retention.rs` and
+//! `txn_index.rs`, over `Segments`.
 
 mod batch_io;
 mod checkpoint;
+pub mod cleaner;
 mod dir;
 pub mod disk;
 mod error;

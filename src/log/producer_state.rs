@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::ActiveProducer;
+use super::cleaner::LastRecord;
 use crate::protocol::batch::{AppendOrigin, BatchHeader};
 use crate::protocol::{Error, ErrorCode};
 use crate::types::{NO_TIMESTAMP, Offset, ProducerEpoch, ProducerId, TimestampMs};
@@ -287,6 +288,18 @@ impl ProducerState {
     pub fn remove_expired(&mut self, now_ms: TimestampMs, expiration_ms: i64) {
         self.producers
             .retain(|_, entry| !is_expired(entry, now_ms, expiration_ms));
+    }
+
+    /// The last thing that each producer wrote: compaction keeps it.
+    pub fn last_records(&self) -> HashMap<ProducerId, LastRecord> {
+        let last = |entry: &ProducerEntry| LastRecord {
+            last_data_offset: entry.last_batch().map(|batch| batch.last_offset),
+            producer_epoch: entry.epoch,
+        };
+        self.producers
+            .iter()
+            .map(|(id, entry)| (*id, last(entry)))
+            .collect()
     }
 
     pub fn active(&self) -> impl Iterator<Item = ActiveProducer> + '_ {

@@ -35,6 +35,22 @@ impl ClosedSegment {
         }
     }
 
+    /// A segment whose last time index entry is known.
+    pub fn with_largest(base_offset: Offset, size: u64, largest: TimestampOffset) -> Self {
+        Self {
+            base_offset,
+            size,
+            largest: OnceLock::from(largest),
+        }
+    }
+
+    /// Largest timestamp of the first batch; -1 in an empty segment.
+    pub fn first_timestamp(&self, dir: &Path) -> io::Result<TimestampMs> {
+        let file = File::open(segment_file(dir, self.base_offset, LOG))?;
+        let first = BatchScanner::new(&file, 0, self.size, SEARCH_CHUNK).next_header()?;
+        Ok(first.map_or(NO_TIMESTAMP, |batch| batch.header.max_timestamp))
+    }
+
     pub fn largest_timestamp(&self, dir: &Path) -> io::Result<TimestampOffset> {
         if let Some(known) = self.largest.get() {
             return Ok(*known);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::info;
 
-use super::checkpoint::sync_dir;
+use super::checkpoint::{Checkpoint, sync_dir};
 use super::disk;
 use super::error::StorageError;
 use super::paths::{
@@ -58,7 +58,7 @@ impl Log {
             return Ok(());
         }
         info!(tp = %self.topic_partition, offset, "truncating log");
-        self.lower_recovery_point(offset)?;
+        self.lower_checkpoints(offset)?;
         while self.active.base_offset > offset
             && let Some(last) = self.closed.pop()
         {
@@ -82,7 +82,7 @@ impl Log {
     pub fn truncate_fully_and_start_at(&mut self, offset: Offset) -> Result<(), StorageError> {
         self.check_open()?;
         info!(tp = %self.topic_partition, offset, "truncating log fully");
-        self.lower_recovery_point(offset)?;
+        self.lower_checkpoints(offset)?;
         for segment in std::mem::take(&mut self.closed) {
             self.delete_segment_files(segment.base_offset)?;
         }
@@ -105,11 +105,17 @@ impl Log {
         Ok(())
     }
 
-    fn lower_recovery_point(&mut self, offset: Offset) -> Result<(), StorageError> {
+    fn lower_checkpoints(&mut self, offset: Offset) -> Result<(), StorageError> {
+        let tp = &self.topic_partition;
         if self.recovery_point > offset {
             self.dir
-                .lower_recovery_point(&self.topic_partition, offset)?;
+                .lower_checkpoint(Checkpoint::RecoveryPoint, tp, offset)?;
             self.recovery_point = offset;
+        }
+        // What comes again in its place is dirty.
+        if self.cleaner_checkpoint > Some(offset) {
+            self.dir.lower_checkpoint(Checkpoint::Cleaner, tp, offset)?;
+            self.cleaner_checkpoint = Some(offset);
         }
         Ok(())
     }

@@ -67,6 +67,8 @@ pub struct Log {
     /// The last time anybody told us: when segments are created.
     pub(super) now_ms: TimestampMs,
     pub(super) is_closed: bool,
+    /// Up to where the log was cleaned; `None` if it never was.
+    pub(super) cleaner_checkpoint: Option<Offset>,
 }
 
 /// Batches accepted for the active segment that the next write carries. Headers and small batches are gathered in a
@@ -331,7 +333,7 @@ impl Log {
         }
         let limits = RollLimits {
             segment_bytes: self.config.segment_bytes,
-            segment_ms: self.config.segment_ms,
+            segment_ms: self.config.segment_ms_max(),
             index_bytes: usize::try_from(self.config.segment_index_bytes).unwrap_or(0),
         };
         let should_roll = self

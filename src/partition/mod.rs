@@ -265,6 +265,13 @@ impl Partition {
         online(&mut self.lock().log).map(f)
     }
 
+    /// As [`Partition::with_log`], with the last stable offset.
+    pub fn with_stable_log<R>(&self, f: impl FnOnce(&mut Log, Offset) -> R) -> Result<R, Error> {
+        let mut inner = self.lock();
+        let last_stable_offset = inner.offsets()?.last_stable_offset;
+        online(&mut inner.log).map(|log| f(log, last_stable_offset))
+    }
+
     /// Takes the log away, to close or delete it; everybody who waits gets `reason`.
     pub fn take_log(&self, reason: ErrorCode) -> Option<Log> {
         let mut inner = self.lock();

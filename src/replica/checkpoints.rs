@@ -23,6 +23,12 @@ impl ReplicaManager {
     pub fn checkpoint_logs(&self) {
         self.checkpoint(Checkpoint::RecoveryPoint, recovery_point);
         self.checkpoint(Checkpoint::LogStartOffset, log_start_offset);
+        self.checkpoint_cleaner();
+    }
+
+    /// `cleaner-offset-checkpoint`: up to where logs were compacted. There is none before the first was.
+    pub fn checkpoint_cleaner(&self) {
+        self.checkpoint(Checkpoint::Cleaner, cleaner_checkpoint);
     }
 
     /// Rewrites the file only when an offset moved since.
@@ -35,7 +41,8 @@ impl ReplicaManager {
                 .checkpointed
                 .lock()
                 .expect("the map is changed without panics");
-            if written.get(&key) == Some(&offsets) {
+            let is_first = kind == Checkpoint::Cleaner && offsets.is_empty();
+            if written.get(&key) == Some(&offsets) || is_first && !written.contains_key(&key) {
                 continue;
             }
             match dir.write_checkpoint(kind, &offsets) {
@@ -65,6 +72,7 @@ fn close_dir(
 ) -> Result<(), StorageError> {
     let high_watermarks = offsets(partitions, high_watermark);
     let starts = offsets(partitions, log_start_offset);
+    let cleaned = offsets(partitions, cleaner_checkpoint);
     let mut ends = Offsets::new();
     for partition in partitions {
         if let Some(mut log) = partition.take_log(ErrorCode::NotLeaderOrFollower) {
@@ -76,6 +84,9 @@ fn close_dir(
     dir.write_checkpoint(Checkpoint::HighWatermark, &high_watermarks)?;
     dir.write_checkpoint(Checkpoint::RecoveryPoint, &ends)?;
     dir.write_checkpoint(Checkpoint::LogStartOffset, &starts)?;
+    if !cleaned.is_empty() {
+        dir.write_checkpoint(Checkpoint::Cleaner, &cleaned)?;
+    }
     dir.write_clean_shutdown(broker_epoch)
 }
 
@@ -107,4 +118,10 @@ fn log_start_offset(partition: &Partition) -> Option<Offset> {
     partition
         .with_log(|log: &mut Log| log.log_start_offset())
         .ok()
+}
+
+fn cleaner_checkpoint(partition: &Partition) -> Option<Offset> {
+    partition
+        .with_log(|log: &mut Log| log.cleaner_checkpoint())
+        .ok()?
 }

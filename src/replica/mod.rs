@@ -4,6 +4,9 @@
 mod checkpoints;
 mod fetch_session;
 mod hosted;
+mod log_cleaner;
+mod throttle;
 
 pub use fetch_session::{FetchContext, PartitionKey, SessionCache, TopicRef, Wanted};
 pub use hosted::{HostedTopic, ReplicaManager};
+pub use log_cleaner::LogCleaner;

@@ -29,7 +29,7 @@ use crate::log::{LogDir, LogDirs, StorageError};
 use crate::metadata::{Images, Loader, LoaderParams, Publisher, SnapshotPolicy};
 use crate::metrics::Metrics;
 use crate::quorum::{MetaLog, MetaLogParams, NoTransport, OpenraftMetaLog, QuorumError, VoterNode};
-use crate::replica::{ReplicaManager, SessionCache};
+use crate::replica::{LogCleaner, ReplicaManager, SessionCache};
 use crate::types::BrokerId;
 
 /// Memory for large request frames when `queued.max.request.bytes` sets no bound.
@@ -66,6 +66,7 @@ pub struct Broker {
     services: Arc<Services>,
     quorum: Arc<OpenraftMetaLog>,
     lifecycle: Lifecycle,
+    cleaner: Arc<LogCleaner>,
     /// Bound addresses by listener name.
     addresses: Vec<(String, SocketAddr)>,
     /// Ends listeners, connections and timers.
@@ -104,7 +105,7 @@ impl Broker {
             log_dirs,
             meta_log,
         };
-        let (services, publishers) = parts.assemble(&cluster_id, controller);
+        let (services, cleaner, publishers) = parts.assemble(&cluster_id, controller);
         Loader::start(LoaderParams {
             log: Arc::clone(&services.quorum),
             images: services.images.clone(),
@@ -120,6 +121,7 @@ impl Broker {
             services,
             quorum,
             lifecycle,
+            cleaner,
             addresses: Vec::new(),
             shutdown: CancellationToken::new(),
             metadata_shutdown,
@@ -137,8 +139,9 @@ impl Broker {
             &services.replicas,
             &services.clock,
         );
+        self.cleaner.start();
         self.listen(config, listeners);
-        gauges::register(&self.services);
+        gauges::register(&self.services, &self.cleaner);
         admin::spawn(config, &self.services.metrics, &self.tasks, &self.shutdown);
         info!(node_id = config.node_id, "kafka server started");
         self
@@ -199,10 +202,11 @@ impl Broker {
             warn!(%error, "metadata log was not closed cleanly");
         }
         let replicas = Arc::clone(&self.services.replicas);
-        if tokio::task::spawn_blocking(move || replicas.close(broker_epoch))
-            .await
-            .is_err()
-        {
+        let close = move || {
+            self.cleaner.shutdown();
+            replicas.close(broker_epoch);
+        };
+        if tokio::task::spawn_blocking(close).await.is_err() {
             warn!("logs were not closed cleanly");
         }
         info!("shut down");
@@ -259,7 +263,7 @@ impl Parts<'_> {
         self,
         cluster_id: &str,
         controller: controller::Handle,
-    ) -> (Arc<Services>, Vec<Arc<dyn Publisher>>) {
+    ) -> (Arc<Services>, Arc<LogCleaner>, Vec<Arc<dyn Publisher>>) {
         let broker_id: BrokerId = self.config.node_id;
         let metrics = Arc::new(Metrics::new());
         let shared = Arc::new(ArcSwap::from_pointee(self.config.clone()));
@@ -280,6 +284,11 @@ impl Parts<'_> {
             broker_id,
             groups: groups.clone(),
         };
+        let cleaner = LogCleaner::new(
+            Arc::clone(&replicas),
+            Arc::clone(&shared),
+            self.clock.clone(),
+        );
         // Settings first: logs open with them. Coordinators last: their logs must be open.
         let dynamic = DynamicConfig {
             broker_id,
@@ -287,6 +296,7 @@ impl Parts<'_> {
         };
         let publishers: Vec<Arc<dyn Publisher>> = vec![
             Arc::new(dynamic),
+            Arc::new(Arc::clone(&cleaner)),
             Arc::<ReplicaManager>::clone(&replicas),
             Arc::new(elections),
         ];
@@ -305,7 +315,7 @@ impl Parts<'_> {
             metrics,
             clock: self.clock,
         });
-        (services, publishers)
+        (services, cleaner, publishers)
     }
 }
 

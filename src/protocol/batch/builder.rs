@@ -204,12 +204,12 @@ pub fn control_batch(builder: BatchBuilder, now_ms: TimestampMs, kind: i16, valu
     builder.build()
 }
 
-fn varlong_size(value: i64) -> usize {
+pub(super) fn varlong_size(value: i64) -> usize {
     let zigzag = (value << 1 ^ value >> 63) as u64;
     (64 - (zigzag | 1).leading_zeros() as usize).div_ceil(7)
 }
 
-fn put_varlong(out: &mut BytesMut, value: i64) {
+pub(super) fn put_varlong(out: &mut impl BufMut, value: i64) {
     let mut zigzag = (value << 1 ^ value >> 63) as u64;
     while zigzag >= 0x80 {
         out.put_u8(zigzag as u8 | 0x80);

@@ -16,6 +16,7 @@ const COMPRESSION_MASK: i16 = 0x07;
 const TIMESTAMP_TYPE_MASK: i16 = 0x08;
 const TRANSACTIONAL_MASK: i16 = 0x10;
 const CONTROL_MASK: i16 = 0x20;
+const DELETE_HORIZON_MASK: i16 = 0x40;
 
 /// Why bytes are not a whole, sound batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,6 +85,21 @@ impl BatchHeader {
 
     pub fn is_control(&self) -> bool {
         self.attributes & CONTROL_MASK != 0
+    }
+
+    /// From when on compaction may drop the batch's tombstones or marker (KIP-534); the base timestamp holds it.
+    pub fn delete_horizon_ms(&self) -> Option<TimestampMs> {
+        (self.attributes & DELETE_HORIZON_MASK != 0).then_some(self.base_timestamp)
+    }
+
+    pub fn set_delete_horizon_ms(&mut self, horizon_ms: TimestampMs) {
+        self.attributes |= DELETE_HORIZON_MASK;
+        self.base_timestamp = horizon_ms;
+    }
+
+    /// The attributes that Kafka knows, without the codec's.
+    pub fn clear_compression(&mut self) {
+        self.attributes &= !COMPRESSION_MASK;
     }
 
     pub fn has_producer_id(&self) -> bool {

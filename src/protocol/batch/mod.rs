@@ -10,6 +10,7 @@
 mod builder;
 mod compression;
 mod header;
+mod raw;
 mod record;
 mod validate;
 
@@ -21,6 +22,7 @@ pub use compression::{CompressionType, compress, decompress};
 pub use header::{
     BatchError, BatchHeader, Batches, HEADER_SIZE, LOG_OVERHEAD, check_crc, parse_header,
 };
+pub use raw::{RawRecord, RawRecords};
 pub use record::{Record, RecordError, RecordView, Records, for_each_record};
 pub use validate::{ProduceError, RecordErrorAt, ValidBatch, ValidateContext, validate_produced};
 

@@ -97,7 +97,7 @@ impl<'a> Cursor<'a> {
         clippy::option_option,
         reason = "outer: whether it could be read; inner: null"
     )]
-    fn nullable(&mut self) -> Option<Option<&'a [u8]>> {
+    pub(super) fn nullable(&mut self) -> Option<Option<&'a [u8]>> {
         let len = self.varint()?;
         if len < 0 {
             return Some(None);
