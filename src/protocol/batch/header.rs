@@ -97,7 +97,7 @@ impl BatchHeader {
         self.base_timestamp = horizon_ms;
     }
 
-    /// The attributes that Kafka knows, without the codec's.
+    /// The records are not compressed (any more).
     pub fn clear_compression(&mut self) {
         self.attributes &= !COMPRESSION_MASK;
     }
