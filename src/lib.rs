@@ -15,6 +15,7 @@ pub mod partition;
 pub mod protocol;
 pub mod quorum;
 pub mod replica;
+pub mod rpc;
 pub mod server;
 #[cfg(test)]
 mod tidy;
