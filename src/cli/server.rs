@@ -57,7 +57,13 @@ async fn serve(config: Config) -> ExitCode {
             });
         }
     };
-    let name = stop.await;
+    let name = tokio::select! {
+        name = stop => name,
+        reason = broker.storage_failed() => {
+            error!("shutting down at once because {reason}");
+            return ExitCode::from(EXIT_FAILURE);
+        }
+    };
     info!("terminating process due to signal {name}");
     broker.shutdown().await;
     ExitCode::SUCCESS

@@ -181,6 +181,7 @@ config_fields! {
     log_flush_start_offset_checkpoint_interval_ms: i32,
     log_initial_task_delay_ms: i64,
     log_dir_failure_timeout_ms: i64,
+    cordoned_log_dirs: Vec<String>,
     log_cleaner_enable: bool,
     log_cleaner_threads: i32,
     log_cleaner_backoff_ms: i64,

@@ -27,6 +27,8 @@ type OfflineHook = Box<dyn Fn(&LogDir) + Send + Sync>;
 /// One directory of `log.dirs`, locked by this process.
 pub struct LogDir {
     path: PathBuf,
+    /// The path as the settings have it, made absolute: what tools are shown and ask for.
+    name: PathBuf,
     _lock: File,
     meta: OnceLock<MetaProperties>,
     /// The broker epoch of the last stop, where that was clean.
@@ -56,6 +58,7 @@ impl LogDir {
     /// shutdown file.
     pub fn open(path: &Path) -> Result<Arc<Self>, StorageError> {
         fs::create_dir_all(path).map_err(|e| StorageError::io("create", path, e))?;
+        let name = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let path = path
             .canonicalize()
             .map_err(|e| StorageError::io("resolve", path, e))?;
@@ -86,6 +89,7 @@ impl LogDir {
             writing: Mutex::default(),
             partitions: AtomicUsize::new(0),
             path,
+            name,
         };
         if clean_shutdown.is_some() {
             disk::remove_file(&clean_path)
@@ -97,6 +101,11 @@ impl LogDir {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The configured path, absolute.
+    pub fn name(&self) -> &Path {
+        &self.name
     }
 
     /// `None` before [`LogDir::format`].
@@ -345,41 +354,4 @@ pub fn parse_partition_dir(name: &str) -> Option<TopicPartition> {
         return None;
     }
     Some(TopicPartition::new(topic, partition.parse().ok()?))
-}
-
-/// All of `log.dirs`.
-#[derive(Clone, Debug)]
-pub struct LogDirs {
-    dirs: Arc<[Arc<LogDir>]>,
-}
-
-impl LogDirs {
-    pub fn open(paths: &[PathBuf]) -> Result<Self, StorageError> {
-        let dirs = paths
-            .iter()
-            .map(|path| LogDir::open(path))
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { dirs: dirs.into() })
-    }
-
-    pub fn dirs(&self) -> &[Arc<LogDir>] {
-        &self.dirs
-    }
-
-    /// The online directory with the fewest partitions: where Kafka puts a new one.
-    pub fn dir_for_new_log(&self) -> Option<&Arc<LogDir>> {
-        self.dirs
-            .iter()
-            .filter(|dir| !dir.is_offline())
-            .min_by_key(|dir| dir.partitions_count())
-    }
-
-    pub fn dir_with_id(&self, id: Uuid) -> Option<&Arc<LogDir>> {
-        self.dirs.iter().find(|dir| dir.directory_id() == Some(id))
-    }
-
-    /// Whether every directory was left in order by the last process.
-    pub fn had_clean_shutdown(&self) -> bool {
-        self.dirs.iter().all(|dir| dir.had_clean_shutdown())
-    }
 }

@@ -12,6 +12,7 @@ mod checkpoint;
 pub mod cleaner;
 mod dir;
 pub mod disk;
+mod dirs;
 mod error;
 mod flush;
 mod index;
@@ -31,7 +32,8 @@ mod unified;
 pub mod tests;
 
 pub use checkpoint::{Checkpoint, MetaProperties};
-pub use dir::{LogDir, LogDirs};
+pub use dir::LogDir;
+pub use dirs::LogDirs;
 pub use error::{AppendError, ReadError, StorageError};
 pub use flush::FlushJob;
 pub use leader_epochs::LeaderEpochCache;

@@ -12,6 +12,7 @@ mod waiters;
 pub use state::PartitionState;
 pub use waiters::{Committed, FetchWait};
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{oneshot, watch};
@@ -31,16 +32,32 @@ pub struct Partition {
     pub topic_id: Uuid,
     /// Counters of the topic.
     pub metrics: Arc<TopicMetrics>,
+    /// The log's directory failed, or the log in it: only a restart brings it back.
+    offline: AtomicBool,
     inner: Mutex<Inner>,
 }
 
 struct Inner {
-    /// `None` once the log is closed or deleted.
-    log: Option<Log>,
+    log: LogSlot,
     state: PartitionState,
     waiters: waiters::Waiters,
     flush: flush::FlushState,
     config: Arc<TopicConfig>,
+}
+
+/// The log of a partition, or why there is none.
+enum LogSlot {
+    Open(Log),
+    Closed(ErrorCode),
+}
+
+impl LogSlot {
+    fn as_mut(&mut self) -> Option<&mut Log> {
+        match self {
+            Self::Open(log) => Some(log),
+            Self::Closed(_) => None,
+        }
+    }
 }
 
 /// One result for each batch.
@@ -87,20 +104,46 @@ impl Partition {
         config: Arc<TopicConfig>,
         metrics: Arc<TopicMetrics>,
     ) -> Self {
-        let waiters = waiters::Waiters::default();
-        let inner = Inner {
-            log: Some(log),
-            state,
-            waiters,
-            flush: flush::FlushState::default(),
-            config,
-        };
         Self {
             topic_partition,
             topic_id,
             metrics,
-            inner: Mutex::new(inner),
+            offline: AtomicBool::new(false),
+            inner: Mutex::new(Inner {
+                log: LogSlot::Open(log),
+                state,
+                waiters: waiters::Waiters::default(),
+                flush: flush::FlushState::default(),
+                config,
+            }),
         }
+    }
+
+    /// A partition whose log cannot be had: everybody gets KAFKA_STORAGE_ERROR.
+    pub fn offline(
+        topic_partition: TopicPartition,
+        topic_id: Uuid,
+        state: PartitionState,
+        config: Arc<TopicConfig>,
+        metrics: Arc<TopicMetrics>,
+    ) -> Self {
+        Self {
+            topic_partition,
+            topic_id,
+            metrics,
+            offline: AtomicBool::new(true),
+            inner: Mutex::new(Inner {
+                log: LogSlot::Closed(ErrorCode::KafkaStorageError),
+                state,
+                waiters: waiters::Waiters::default(),
+                flush: flush::FlushState::default(),
+                config,
+            }),
+        }
+    }
+
+    pub fn is_offline(&self) -> bool {
+        self.offline.load(Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -272,11 +315,17 @@ impl Partition {
         online(&mut inner.log).map(|log| f(log, last_stable_offset))
     }
 
-    /// Takes the log away, to close or delete it; everybody who waits gets `reason`.
+    /// Takes the log away, to close or delete it; everybody who waits gets `reason`, and who comes later too.
     pub fn take_log(&self, reason: ErrorCode) -> Option<Log> {
         let mut inner = self.lock();
+        if reason == ErrorCode::KafkaStorageError {
+            self.offline.store(true, Ordering::Relaxed);
+        }
         inner.waiters.fail(&reason.into());
-        inner.log.take()
+        match std::mem::replace(&mut inner.log, LogSlot::Closed(reason)) {
+            LogSlot::Open(log) => Some(log),
+            LogSlot::Closed(_) => None,
+        }
     }
 
     pub fn config(&self) -> Arc<TopicConfig> {
@@ -286,7 +335,7 @@ impl Partition {
     /// The topic's configuration changed.
     pub fn update_config(&self, config: Arc<TopicConfig>) {
         let mut inner = self.lock();
-        if let Some(log) = &mut inner.log {
+        if let Some(log) = inner.log.as_mut() {
             log.update_config(Arc::clone(&config));
         }
         inner.config = config;
@@ -335,8 +384,10 @@ impl Inner {
     }
 }
 
-/// The log, unless it was closed or its topic deleted.
-fn online(log: &mut Option<Log>) -> Result<&mut Log, Error> {
-    log.as_mut()
-        .ok_or_else(|| ErrorCode::UnknownTopicOrPartition.into())
+/// The log, unless it was closed, its topic deleted or its directory failed.
+fn online(log: &mut LogSlot) -> Result<&mut Log, Error> {
+    match log {
+        LogSlot::Open(log) => Ok(log),
+        LogSlot::Closed(reason) => Err((*reason).into()),
+    }
 }

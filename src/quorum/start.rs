@@ -8,7 +8,7 @@ use super::network::NoTransport;
 use super::types::{VoterEndpoint, VoterNode};
 use crate::clock::Clock;
 use crate::config::{Config, TopicConfig};
-use crate::log::{LogDir, LogDirs};
+use crate::log::LogDirs;
 use crate::types::{BrokerId, Uuid};
 
 impl OpenraftMetaLog {
@@ -20,7 +20,7 @@ impl OpenraftMetaLog {
         clock: &Clock,
     ) -> Result<Arc<Self>, QuorumError> {
         refuse_other_voters(config)?;
-        let log_dir = metadata_dir(config, log_dirs)?;
+        let log_dir = Arc::clone(log_dirs.metadata());
         let node = VoterNode {
             directory_id: log_dir.directory_id().unwrap_or(Uuid::nil()),
             endpoints: controller_endpoints(config),
@@ -50,19 +50,6 @@ fn refuse_other_voters(config: &Config) -> Result<(), QuorumError> {
             config.node_id
         ))),
         None => Ok(()),
-    }
-}
-
-/// The metadata log may have a directory of its own, which is not one of `log.dirs`.
-fn metadata_dir(config: &Config, log_dirs: &LogDirs) -> Result<Arc<LogDir>, QuorumError> {
-    let path = &config.metadata_log_dir;
-    let real = path.canonicalize().unwrap_or_else(|_| path.clone());
-    let mut open = log_dirs.dirs().iter();
-    match open.find(|dir| dir.path() == real || dir.path() == path) {
-        Some(dir) => Ok(Arc::clone(dir)),
-        None => {
-            LogDir::open(path).map_err(|error| QuorumError::Storage(std::io::Error::other(error)))
-        }
     }
 }
 

@@ -34,7 +34,7 @@ impl ReplicaManager {
     /// Rewrites the file only when an offset moved since.
     fn checkpoint(&self, kind: Checkpoint, offset: fn(&Partition) -> Option<Offset>) {
         let partitions = self.partitions();
-        for dir in self.log_dirs().dirs() {
+        for dir in self.log_dirs().online() {
             let offsets = offsets(&in_dir(&partitions, dir), offset);
             let key = (dir.path().to_owned(), kind.file_name());
             let mut written = self
@@ -57,7 +57,7 @@ impl ReplicaManager {
     /// Everything a clean stop leaves behind: flushed logs, checkpoints, and the file that says so.
     pub fn close(&self, broker_epoch: i64) {
         let partitions = self.partitions();
-        for dir in self.log_dirs().dirs() {
+        for dir in self.log_dirs().online() {
             if let Err(error) = close_dir(dir, &in_dir(&partitions, dir), broker_epoch) {
                 error!(dir = %dir.path().display(), %error, "not stopped cleanly: recovery at the next start");
             }

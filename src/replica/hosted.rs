@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use arc_swap::ArcSwap;
 use tracing::{error, info, warn};
 
+use super::log_dirs::Assignments;
 use crate::clock::Clock;
 use crate::config::{Config, TopicConfig};
 use crate::log::{self, Log, LogDir, LogDirs, OpenParams, disk};
@@ -34,14 +35,15 @@ struct Hosted {
 
 /// Where handlers find partitions. One per broker.
 pub struct ReplicaManager {
-    broker_id: BrokerId,
-    config: Arc<ArcSwap<Config>>,
+    pub(super) broker_id: BrokerId,
+    pub(super) config: Arc<ArcSwap<Config>>,
     log_dirs: LogDirs,
     clock: Clock,
     metrics: Arc<Metrics>,
     hosted: RwLock<Hosted>,
     /// Directories of deleted topics, and when (monotonic) they may go.
     trash: Mutex<Vec<(i64, PathBuf)>>,
+    pub(super) assignments: Assignments,
     /// What each checkpoint file holds, by directory and file name.
     pub(super) checkpointed: Mutex<HashMap<CheckpointFile, BTreeMap<TopicPartition, Offset>>>,
 }
@@ -73,6 +75,7 @@ impl ReplicaManager {
             metrics,
             hosted: RwLock::default(),
             trash: Mutex::default(),
+            assignments: Assignments::default(),
             checkpointed: Mutex::default(),
         }
     }
@@ -93,16 +96,14 @@ impl ReplicaManager {
             .expect("the map is changed without panics")
     }
 
-    /// The partition, or UNKNOWN_TOPIC_OR_PARTITION.
+    /// The partition, UNKNOWN_TOPIC_OR_PARTITION, or KAFKA_STORAGE_ERROR where its log directory failed.
     pub fn find(&self, topic: &str, partition: i32) -> Result<Arc<Partition>, Error> {
         let hosted = self.read();
         let found = hosted
             .by_name
             .get(topic)
             .and_then(|topic| topic.partition(partition));
-        found
-            .cloned()
-            .ok_or_else(|| ErrorCode::UnknownTopicOrPartition.into())
+        online(found)
     }
 
     /// The partition, UNKNOWN_TOPIC_ID, or UNKNOWN_TOPIC_OR_PARTITION for an index that the topic lacks.
@@ -112,10 +113,7 @@ impl ReplicaManager {
             .by_id
             .get(&topic_id)
             .ok_or(ErrorCode::UnknownTopicId)?;
-        topic
-            .partition(partition)
-            .cloned()
-            .ok_or_else(|| ErrorCode::UnknownTopicOrPartition.into())
+        online(topic.partition(partition))
     }
 
     /// The hosted topic of that name.
@@ -160,15 +158,19 @@ impl ReplicaManager {
         ))
     }
 
-    /// Opens the logs of `assigned` and publishes the partitions. A log that fails to open is left out: its
-    /// clients get UNKNOWN_TOPIC_OR_PARTITION... and the operator the reason.
-    fn open(&self, assigned: Vec<Assigned>) {
+    /// Opens the logs of `assigned` and publishes the partitions. Of one that cannot be opened clients get
+    /// KAFKA_STORAGE_ERROR, and the operator the reason.
+    fn open(&self, assigned: Vec<Assigned>, initial: bool) {
         let threads = self.config.load().num_recovery_threads_per_data_dir.max(2) as usize;
         let mut by_dir: Vec<(Arc<LogDir>, Vec<TopicPartition>)> = Vec::new();
         let mut wanted: HashMap<TopicPartition, Assigned> = HashMap::new();
+        let mut opened = Vec::with_capacity(assigned.len());
+        let mut placement = self.placement(initial);
         for partition in assigned {
-            let Some(dir) = self.dir_for(&partition) else {
-                error!(topic_partition = %partition.topic_partition, "no log directory is online");
+            let registered = partition.registration.directory(self.broker_id);
+            let Some(dir) = placement.choose(&partition.topic_partition, registered) else {
+                error!(topic_partition = %partition.topic_partition, "log directory is offline");
+                opened.push(self.start_offline(partition));
                 continue;
             };
             match by_dir
@@ -180,7 +182,6 @@ impl ReplicaManager {
             }
             wanted.insert(partition.topic_partition.clone(), partition);
         }
-        let mut opened = Vec::with_capacity(wanted.len());
         for (dir, partitions) in by_dir {
             let logs = dir.open_logs(&partitions, threads, &|tp| {
                 self.open_params(&dir, &wanted[tp])
@@ -188,28 +189,14 @@ impl ReplicaManager {
             for (tp, log) in logs {
                 match log {
                     Ok(log) => opened.extend(wanted.remove(&tp).map(|a| self.start(&dir, a, log))),
-                    Err(error) => error!(topic_partition = %tp, %error, "log cannot be opened"),
+                    Err(error) => {
+                        error!(topic_partition = %tp, %error, "log cannot be opened");
+                        opened.extend(wanted.remove(&tp).map(|a| self.start_offline(a)));
+                    }
                 }
             }
         }
         self.publish(opened);
-    }
-
-    fn dir_for(&self, assigned: &Assigned) -> Option<Arc<LogDir>> {
-        let dirs = &self.log_dirs;
-        if dirs.dirs().len() == 1 {
-            return dirs.dir_for_new_log().cloned();
-        }
-        let name = assigned.topic_partition.to_string();
-        let holding = dirs
-            .dirs()
-            .iter()
-            .find(|dir| dir.path().join(&name).is_dir());
-        let registered = dirs.dir_with_id(assigned.registration.directory(self.broker_id));
-        holding
-            .or(registered)
-            .or_else(|| dirs.dir_for_new_log())
-            .cloned()
     }
 
     fn open_params(&self, dir: &Arc<LogDir>, assigned: &Assigned) -> OpenParams {
@@ -240,6 +227,17 @@ impl ReplicaManager {
             error!(topic_partition = %partition.topic_partition, %error, "partition cannot start");
         }
         Arc::new(partition)
+    }
+
+    fn start_offline(&self, assigned: Assigned) -> Arc<Partition> {
+        let metrics = self.metrics.topic(&assigned.topic_partition.topic);
+        Arc::new(Partition::offline(
+            assigned.topic_partition,
+            assigned.topic_id,
+            PartitionState::new(self.broker_id, 0),
+            assigned.config,
+            metrics,
+        ))
     }
 
     fn publish(&self, partitions: Vec<Arc<Partition>>) {
@@ -350,7 +348,7 @@ impl ReplicaManager {
     /// Directories of partitions that no topic of the image has: the topic was deleted while this broker was
     /// down. They are put aside under Kafka's name for them, and kept.
     fn put_strays_aside(&self, image: &MetadataImage) {
-        for dir in self.log_dirs.dirs() {
+        for dir in self.log_dirs.online() {
             let found = dir.partition_dirs().unwrap_or_default();
             let strays = found.iter().filter(|tp| {
                 let registration = image.topics.partition(tp);
@@ -398,6 +396,15 @@ fn put_aside(dir: &LogDir, stray: &TopicPartition) -> std::io::Result<()> {
     disk::rename(&dir.path().join(&name), &dir.path().join(aside))
 }
 
+/// A found partition that can be used.
+fn online(found: Option<&Arc<Partition>>) -> Result<Arc<Partition>, Error> {
+    match found {
+        Some(partition) if partition.is_offline() => Err(ErrorCode::KafkaStorageError.into()),
+        Some(partition) => Ok(Arc::clone(partition)),
+        None => Err(ErrorCode::UnknownTopicOrPartition.into()),
+    }
+}
+
 impl HostedTopic {
     pub fn partition(&self, index: i32) -> Option<&Arc<Partition>> {
         self.partitions.get(usize::try_from(index).ok()?)?.as_ref()
@@ -436,6 +443,7 @@ impl Publisher for ReplicaManager {
                     continue;
                 }
                 match hosted.as_ref().and_then(|topic| topic.partition(index)) {
+                    Some(partition) if partition.is_offline() => {}
                     Some(partition) => {
                         if let Err(error) = partition.apply(&assigned.registration) {
                             error!(topic_partition = %assigned.topic_partition, %error, "cannot change leadership");
@@ -446,8 +454,9 @@ impl Publisher for ReplicaManager {
             }
         }
         if !new.is_empty() {
-            self.open(new);
+            self.open(new, delta.initial);
         }
+        self.compare_directories(delta, image);
         self.update_configs(delta, image);
     }
 }

@@ -18,14 +18,15 @@ use super::coordinator_log::{CoordinatorLog, GroupElections};
 use super::dynamic_config::DynamicConfig;
 use super::lifecycle::{Lifecycle, RegistrationRefused};
 use super::listener::{self, Acceptor, ConnectionQuota};
-use super::{gauges, maintenance, storage};
+use super::storage::{self, DirFailures};
+use super::{gauges, maintenance};
 use crate::admin;
 use crate::api::{ProducerIds, Services, TopicCreation};
 use crate::clock::{Clock, date_text};
 use crate::config::{Config, Endpoint, SecurityProtocol, TopicConfig};
 use crate::controller::{self, Controller, ControllerParams, Settings};
 use crate::group::{GroupConfig, GroupCoordinator};
-use crate::log::{LogDir, LogDirs, StorageError};
+use crate::log::{LogDirs, StorageError};
 use crate::metadata::{Images, Loader, LoaderParams, Publisher, SnapshotPolicy};
 use crate::metrics::Metrics;
 use crate::quorum::{MetaLog, MetaLogParams, NoTransport, OpenraftMetaLog, QuorumError, VoterNode};
@@ -55,6 +56,8 @@ pub enum StartError {
         listener: String,
         protocol: &'static str,
     },
+    #[error("{0}")]
+    StorageFailed(String),
     #[error("metadata quorum: {0}")]
     Quorum(#[from] QuorumError),
     #[error(transparent)]
@@ -65,6 +68,7 @@ pub enum StartError {
 pub struct Broker {
     services: Arc<Services>,
     quorum: Arc<OpenraftMetaLog>,
+    failures: DirFailures,
     lifecycle: Lifecycle,
     cleaner: Arc<LogCleaner>,
     /// Bound addresses by listener name.
@@ -79,9 +83,23 @@ pub struct Broker {
 impl Broker {
     /// Resolves when clients are served. Needs a multi-threaded tokio runtime.
     pub async fn start(mut config: Config) -> Result<Self, StartError> {
-        let clock = Clock::system();
         let listeners = bind_all(&mut config)?;
-        let log_dirs = LogDirs::open(&config.log_dirs)?;
+        let log_dirs = LogDirs::open(&config.log_dirs, &config.metadata_log_dir)?;
+        let failures = DirFailures::of(&log_dirs);
+        // A start that waits for a disk that failed would wait for ever.
+        tokio::select! {
+            started = Self::start_on(config, listeners, log_dirs.clone(), failures.clone()) => started,
+            reason = failures.fatal(log_dirs) => Err(StartError::StorageFailed(reason)),
+        }
+    }
+
+    async fn start_on(
+        config: Config,
+        listeners: Vec<(Endpoint, TcpListener)>,
+        log_dirs: LogDirs,
+        failures: DirFailures,
+    ) -> Result<Self, StartError> {
+        let clock = Clock::system();
         let cluster_id = storage::identify(&config, &log_dirs, &date_text(clock.wall_ms()))?;
         let metadata_shutdown = CancellationToken::new();
         let quorum = Arc::new(open_quorum(&config, &log_dirs, &clock).await?);
@@ -116,9 +134,11 @@ impl Broker {
             },
             shutdown: metadata_shutdown.clone(),
         });
-        let lifecycle = Lifecycle::start(&config, &services, &cluster_id).await?;
+        tokio::spawn(failures.clone().follow(Arc::clone(&services.replicas)));
+        let lifecycle = Lifecycle::start(&config, &services, &cluster_id, failures.clone()).await?;
         let broker = Self {
             services,
+            failures,
             quorum,
             lifecycle,
             cleaner,
@@ -184,6 +204,13 @@ impl Broker {
         &self.addresses
     }
 
+    /// Resolves with the reason when the broker cannot go on because log directories failed. There is nothing left to shut
+    /// down then: the process is to end, as Kafka halts.
+    pub fn storage_failed(&self) -> impl Future<Output = String> + use<> {
+        let dirs = self.services.replicas.log_dirs().clone();
+        self.failures.clone().fatal(dirs)
+    }
+
     /// Stops accepting, lets requests finish, flushes, writes checkpoints and the clean-shutdown file.
     pub async fn shutdown(self) {
         info!("shutting down");
@@ -219,12 +246,7 @@ async fn open_quorum(
     log_dirs: &LogDirs,
     clock: &Clock,
 ) -> Result<OpenraftMetaLog, StartError> {
-    let is_metadata_dir = |dir: &&Arc<LogDir>| dir.path() == config.metadata_log_dir;
-    let log_dir = log_dirs
-        .dirs()
-        .iter()
-        .find(is_metadata_dir)
-        .unwrap_or(&log_dirs.dirs()[0]);
+    let log_dir = log_dirs.metadata();
     let voter = VoterNode {
         directory_id: log_dir.directory_id().unwrap_or_default(),
         endpoints: Vec::new(),

@@ -1,30 +1,44 @@
 //! The broker's life in the cluster (Kafka's `BrokerLifecycleManager`): registers, waits until it has applied its own
 //! registration, is unfenced, heartbeats, and leaves under control.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_protocol::error::ParseResponseErrorCode;
+use kafka_protocol::messages::assign_replicas_to_dirs_request::{
+    DirectoryData, PartitionData, TopicData,
+};
 use kafka_protocol::messages::broker_registration_request::{Feature, Listener};
 use kafka_protocol::messages::{
-    BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerId as WireBrokerId,
-    BrokerRegistrationRequest,
+    AssignReplicasToDirsRequest, BrokerHeartbeatRequest, BrokerHeartbeatResponse,
+    BrokerId as WireBrokerId, BrokerRegistrationRequest,
 };
 use kafka_protocol::protocol::StrBytes;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::storage::DirFailures;
 use crate::api::Services;
 use crate::config::Config;
 use crate::metadata::features::SUPPORTED_FEATURES;
 use crate::protocol::ErrorCode;
-use crate::types::{BrokerId, random_uuid};
+use crate::types::{BrokerId, Uuid, random_uuid};
 
 /// Rest between attempts while the controller is not there or does not know us.
 const RETRY: Duration = Duration::from_millis(20);
 /// How long a controlled shutdown may take before the broker leaves anyway.
 const CONTROLLED_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Rest between attempts to tell the controller of directories.
+const ASSIGNMENT_RETRY: Duration = Duration::from_millis(100);
+const ASSIGNMENT_RETRY_MAX: Duration = Duration::from_secs(10);
+/// Replicas in one AssignReplicasToDirs request (Kafka's `MAX_ASSIGNMENTS_PER_REQUEST`).
+const ASSIGNMENTS_MAX: usize = 2250;
+
+/// Directories of replicas, by topic and partition.
+type Assignments = BTreeMap<(Uuid, i32), Uuid>;
 
 /// A registered, unfenced broker.
 pub struct Lifecycle {
@@ -52,6 +66,7 @@ impl Lifecycle {
         config: &Config,
         services: &Arc<Services>,
         cluster_id: &str,
+        failures: DirFailures,
     ) -> Result<Self, RegistrationRefused> {
         let broker_epoch = register(config, services, cluster_id).await?;
         let session = Session {
@@ -63,7 +78,8 @@ impl Lifecycle {
         info!(broker_epoch, "broker registered and unfenced");
         let stop = CancellationToken::new();
         let interval = Duration::from_millis(config.broker_heartbeat_interval_ms.max(1) as u64);
-        let heartbeats = tokio::spawn(session.clone().keep(interval, stop.clone()));
+        let heartbeats = tokio::spawn(session.clone().keep(interval, failures, stop.clone()));
+        tokio::spawn(session.clone().tell_directories(stop.clone()));
         Ok(Self {
             session,
             stop,
@@ -102,8 +118,16 @@ impl Session {
             .with_broker_id(WireBrokerId(self.broker_id))
             .with_broker_epoch(self.broker_epoch)
             .with_current_metadata_offset(offset)
-            .with_want_shut_down(want_shut_down);
+            .with_want_shut_down(want_shut_down)
+            .with_offline_log_dirs(self.offline_log_dirs());
         self.services.controller.broker_heartbeat(request).await
+    }
+
+    /// Directories that failed since the registration: the controller moves their leaderships (KIP-858).
+    fn offline_log_dirs(&self) -> Vec<Uuid> {
+        let dirs = self.services.replicas.log_dirs().dirs().iter();
+        let offline = dirs.filter(|dir| dir.is_offline());
+        offline.filter_map(|dir| dir.directory_id()).collect()
     }
 
     async fn wait_until_unfenced(&self) {
@@ -122,12 +146,13 @@ impl Session {
         }
     }
 
-    async fn keep(self, interval: Duration, stop: CancellationToken) {
-        while stop
-            .run_until_cancelled(tokio::time::sleep(interval))
-            .await
-            .is_some()
-        {
+    async fn keep(self, interval: Duration, mut failures: DirFailures, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = failures.changed() => {}
+                () = tokio::time::sleep(interval) => {}
+            }
             let response = self.heartbeat(false).await;
             if response.error_code != 0 {
                 warn!(error_code = response.error_code, "heartbeat refused");
@@ -135,11 +160,99 @@ impl Session {
         }
     }
 
+    /// Tells the controller which directories replicas are in, wherever the metadata does not say so yet (Kafka's
+    /// `AssignmentsManager`).
+    async fn tell_directories(self, stop: CancellationToken) {
+        let replicas = &self.services.replicas;
+        let mut backoff = ASSIGNMENT_RETRY;
+        while let Some(assignments) = stop.run_until_cancelled(replicas.take_assignments()).await {
+            let untold = self.assign(assignments).await;
+            if untold.is_empty() {
+                backoff = ASSIGNMENT_RETRY;
+                continue;
+            }
+            warn!(
+                replicas = untold.len(),
+                "the controller did not take the directories of replicas, trying again"
+            );
+            tokio::time::sleep(backoff).await;
+            backoff = (2 * backoff).min(ASSIGNMENT_RETRY_MAX);
+            replicas.return_assignments(untold);
+        }
+    }
+
+    /// What has to be told again.
+    async fn assign(&self, mut assignments: Assignments) -> Assignments {
+        let later = assignments.len() > ASSIGNMENTS_MAX;
+        let rest = if later {
+            let split = *assignments
+                .keys()
+                .nth(ASSIGNMENTS_MAX)
+                .expect("there are more");
+            assignments.split_off(&split)
+        } else {
+            Assignments::new()
+        };
+        self.services.replicas.return_assignments(rest);
+        let request = assign_request(self.broker_id, self.broker_epoch, &assignments);
+        let response = self
+            .services
+            .controller
+            .assign_replicas_to_dirs(request)
+            .await;
+        if response.error_code != 0 {
+            return assignments;
+        }
+        for topic in response.directories.iter().flat_map(|dir| &dir.topics) {
+            for partition in &topic.partitions {
+                // A topic or replica that is gone needs no directory.
+                let told = matches!(
+                    partition.error_code.err(),
+                    None | Some(
+                        ErrorCode::UnknownTopicId
+                            | ErrorCode::UnknownTopicOrPartition
+                            | ErrorCode::NotLeaderOrFollower
+                    )
+                );
+                if told {
+                    assignments.remove(&(topic.topic_id, partition.partition_index));
+                }
+            }
+        }
+        assignments
+    }
+
     async fn leave(&self) {
         while !self.heartbeat(true).await.should_shut_down {
             tokio::time::sleep(RETRY).await;
         }
     }
+}
+
+fn assign_request(
+    broker_id: BrokerId,
+    broker_epoch: i64,
+    assignments: &Assignments,
+) -> AssignReplicasToDirsRequest {
+    let mut by_dir: BTreeMap<Uuid, BTreeMap<Uuid, Vec<PartitionData>>> = BTreeMap::new();
+    for ((topic_id, index), dir) in assignments {
+        let topics = by_dir.entry(*dir).or_default();
+        let partition = PartitionData::default().with_partition_index(*index);
+        topics.entry(*topic_id).or_default().push(partition);
+    }
+    let directories = by_dir.into_iter().map(|(id, topics)| {
+        let topics = topics.into_iter().map(|(topic_id, partitions)| {
+            TopicData::default()
+                .with_topic_id(topic_id)
+                .with_partitions(partitions)
+        });
+        let topics = topics.collect();
+        DirectoryData::default().with_id(id).with_topics(topics)
+    });
+    AssignReplicasToDirsRequest::default()
+        .with_broker_id(WireBrokerId(broker_id))
+        .with_broker_epoch(broker_epoch)
+        .with_directories(directories.collect())
 }
 
 async fn register(
@@ -184,7 +297,8 @@ fn registration(
             .with_min_supported_version(feature.min_level)
             .with_max_supported_version(feature.max_level)
     });
-    let dirs = services.replicas.log_dirs().dirs();
+    let log_dirs = services.replicas.log_dirs();
+    let dirs: Vec<_> = log_dirs.online().collect();
     let previous = dirs
         .iter()
         .map(|dir| dir.previous_broker_epoch())

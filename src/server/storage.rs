@@ -1,59 +1,137 @@
-//! Who the log directories belong to: reads their `meta.properties`, formats directories that are new.
+//! Who the log directories belong to: reads their `meta.properties`, formats the directories of a new node. And what follows
+//! when one fails while the broker runs.
 
-use tracing::info;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tracing::{info, warn};
 
 use super::broker::StartError;
 use crate::config::Config;
 use crate::log::{LogDir, LogDirs, MetaProperties};
-use crate::types::{random_uuid, uuid_to_base64};
+use crate::replica::ReplicaManager;
+use crate::types::{CLUSTER_METADATA_TOPIC, random_uuid, uuid_to_base64};
 
-/// The cluster's id. Checks that all directories belong to one cluster and to this node. Directories without `meta.properties` are
-/// formatted: a node on an empty disk just starts.
+/// The cluster's id. Checks that all directories belong to one cluster and to this node. A node on empty disks just starts: its
+/// directories are formatted. One that is empty beside others is not: a disk may be missing that holds its data.
 pub fn identify(config: &Config, dirs: &LogDirs, date: &str) -> Result<String, StartError> {
-    let known = dirs.dirs().iter().find_map(|dir| dir.meta_properties());
+    let known = dirs.all().find_map(|dir| dir.meta_properties());
     let cluster_id = known.map_or_else(
         || uuid_to_base64(random_uuid()),
         |meta| meta.cluster_id.clone(),
     );
-    for dir in dirs.dirs() {
-        if let Some(meta) = dir.meta_properties() {
-            check(config, dir, &cluster_id, meta)?;
-        } else {
-            let meta = MetaProperties {
-                cluster_id: cluster_id.clone(),
-                node_id: config.node_id,
-                directory_id: Some(random_uuid()),
-            };
-            info!(dir = %dir.path().display(), cluster_id, "formatting new log directory");
-            dir.format(meta, date)?;
+    let mut ids = BTreeSet::new();
+    for dir in dirs.all() {
+        match dir.meta_properties() {
+            Some(meta) => check(config, dirs, dir, &cluster_id, meta)?,
+            None if known.is_some() => {
+                return Err(refuse(
+                    dir,
+                    "has no meta.properties, although other log directories of this node do: mount what is missing, or make it \
+                     a new one with `ottla storage format --ignore-formatted`"
+                        .into(),
+                ));
+            }
+            None => {
+                let meta = MetaProperties {
+                    cluster_id: cluster_id.clone(),
+                    node_id: config.node_id,
+                    directory_id: Some(random_uuid()),
+                };
+                info!(dir = %dir.path().display(), cluster_id, "formatting new log directory");
+                dir.format(meta, date)?;
+            }
+        }
+        if dir.directory_id().is_some_and(|id| !ids.insert(id)) {
+            let reason = "has the directory.id of another of log.dirs: one is a copy of the other";
+            return Err(refuse(dir, reason.into()));
         }
     }
     Ok(cluster_id)
 }
 
+fn refuse(dir: &LogDir, reason: String) -> StartError {
+    StartError::Format {
+        dir: dir.name().display().to_string(),
+        reason,
+    }
+}
+
 fn check(
     config: &Config,
-    dir: &LogDir,
+    dirs: &LogDirs,
+    dir: &Arc<LogDir>,
     cluster_id: &str,
     meta: &MetaProperties,
 ) -> Result<(), StartError> {
-    let refuse = |reason: String| {
-        Err(StartError::Format {
-            dir: dir.path().display().to_string(),
-            reason,
-        })
-    };
     if meta.node_id != config.node_id {
-        return refuse(format!(
+        let reason = format!(
             "belongs to node {}, but node.id is {}: correct node.id or log.dirs",
             meta.node_id, config.node_id
-        ));
+        );
+        return Err(refuse(dir, reason));
     }
     if meta.cluster_id != cluster_id {
-        return refuse(format!(
+        let reason = format!(
             "belongs to cluster {}, but another of log.dirs to {cluster_id}: take the stranger out of log.dirs",
             meta.cluster_id
-        ));
+        );
+        return Err(refuse(dir, reason));
+    }
+    let metadata_log = format!("{CLUSTER_METADATA_TOPIC}-0");
+    if !Arc::ptr_eq(dir, dirs.metadata()) && dir.path().join(&metadata_log).exists() {
+        let reason = format!(
+            "has a metadata log ({metadata_log}), but metadata.log.dir is {}: correct metadata.log.dir",
+            dirs.metadata().name().display()
+        );
+        return Err(refuse(dir, reason));
     }
     Ok(())
+}
+
+/// Tells of directories that fail; counts them.
+#[derive(Clone)]
+pub struct DirFailures(watch::Receiver<u32>);
+
+impl DirFailures {
+    /// Listens to all of `dirs`.
+    pub fn of(dirs: &LogDirs) -> Self {
+        let (failures, receiver) = watch::channel(0);
+        for dir in dirs.all() {
+            let failures = failures.clone();
+            dir.on_offline(move |_| failures.send_modify(|count| *count += 1));
+        }
+        Self(receiver)
+    }
+
+    /// Resolves when another directory failed.
+    pub async fn changed(&mut self) {
+        if self.0.changed().await.is_err() {
+            // All directories are closed: no more failures.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Resolves with the reason when the node cannot go on without what failed.
+    pub async fn fatal(mut self, dirs: LogDirs) -> String {
+        loop {
+            if let Some(reason) = dirs.fatal_failure() {
+                return reason;
+            }
+            self.changed().await;
+        }
+    }
+
+    /// Takes the partitions of failed directories offline.
+    pub async fn follow(mut self, replicas: Arc<ReplicaManager>) {
+        loop {
+            self.changed().await;
+            let replicas = Arc::clone(&replicas);
+            let taken = tokio::task::spawn_blocking(move || replicas.take_failed_dirs_offline());
+            if taken.await.is_err() {
+                warn!("partitions of a failed log directory were not taken offline");
+            }
+        }
+    }
 }
