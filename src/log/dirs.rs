@@ -166,7 +166,7 @@ mod tests {
         let (a, b) = (formatted(&temp.path().join("a")), temp.path().join("b"));
         let dirs = LogDirs::open(&[a.clone(), b.clone()], &a).expect("one is left");
         assert_eq!(dirs.dirs().len(), 1);
-        assert_eq!(dirs.offline(), [b.clone()]);
+        assert_eq!(dirs.offline(), std::slice::from_ref(&b));
         assert!(!b.exists(), "nothing is created in its place");
         assert_eq!(dirs.fatal_failure(), None);
     }
@@ -175,7 +175,7 @@ mod tests {
     fn the_metadata_directory_and_the_last_one_are_needed() {
         let temp = tempfile::tempdir().expect("space");
         let (a, b) = (formatted(&temp.path().join("a")), temp.path().join("b"));
-        let metadata_gone = LogDirs::open(&[a.clone()], &b);
+        let metadata_gone = LogDirs::open(std::slice::from_ref(&a), &b);
         assert!(metadata_gone.is_err_and(|e| e.to_string().contains("metadata log directory")));
         let none_left = LogDirs::open(&[b], &a);
         assert!(none_left.is_err_and(|e| e.to_string().contains("none of log.dirs")));

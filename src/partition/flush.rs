@@ -50,7 +50,7 @@ impl Inner {
     pub(super) fn appended(&mut self, bytes: u64) -> FlushNeed {
         self.flush.unseen_bytes = self.flush.unseen_bytes.saturating_add(bytes as i64);
         self.advance();
-        let Some(log) = &self.log else {
+        let Some(log) = self.log.as_ref() else {
             return FlushNeed {
                 start: false,
                 timer_ms: None,
@@ -68,7 +68,7 @@ impl Inner {
 
     /// Moves the high watermark as far as this replica allows, and wakes who waits for it.
     fn advance(&mut self) {
-        let Some(log) = &self.log else { return };
+        let Some(log) = self.log.as_ref() else { return };
         let end = if log.messages_flush_due() {
             log.recovery_point()
         } else {

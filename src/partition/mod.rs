@@ -46,12 +46,23 @@ struct Inner {
 }
 
 /// The log of a partition, or why there is none.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all are open: a box would be another hop"
+)]
 enum LogSlot {
     Open(Log),
     Closed(ErrorCode),
 }
 
 impl LogSlot {
+    fn as_ref(&self) -> Option<&Log> {
+        match self {
+            Self::Open(log) => Some(log),
+            Self::Closed(_) => None,
+        }
+    }
+
     fn as_mut(&mut self) -> Option<&mut Log> {
         match self {
             Self::Open(log) => Some(log),

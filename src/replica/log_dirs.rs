@@ -2,6 +2,7 @@
 //! with the fewest partitions; and what happens to partitions whose directory fails (KIP-112, KIP-858).
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
@@ -91,14 +92,11 @@ impl Placement<'_> {
     }
 }
 
-/// Whether `cordoned.log.dirs` names the directory: it gets no new partitions (KIP-1066).
-pub fn is_cordoned(config: &Config, dir: &LogDir) -> bool {
-    let named =
-        |path: &str| path == "*" || std::path::absolute(path).is_ok_and(|p| p == dir.name());
-    config
-        .cordoned_log_dirs
-        .iter()
-        .any(|path| named(path.trim()))
+/// Whether `cordoned.log.dirs` names the directory of that absolute path: it gets no new partitions (KIP-1066).
+pub fn is_cordoned(config: &Config, name: &Path) -> bool {
+    let named = |path: &str| path == "*" || std::path::absolute(path).is_ok_and(|p| p == name);
+    let mut cordoned = config.cordoned_log_dirs.iter();
+    cordoned.any(|path| named(path.trim()))
 }
 
 impl ReplicaManager {
@@ -107,7 +105,7 @@ impl ReplicaManager {
         let config = self.config.load();
         let mut counts: Vec<(Arc<LogDir>, usize)> = dirs
             .online()
-            .filter(|dir| !is_cordoned(&config, dir))
+            .filter(|dir| !is_cordoned(&config, dir.name()))
             .map(|dir| (Arc::clone(dir), 0))
             .collect();
         if counts.is_empty() {

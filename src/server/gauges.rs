@@ -10,7 +10,7 @@ use crate::api::Services;
 use crate::metadata::MetadataImage;
 use crate::metrics::Scrape;
 use crate::partition::Partition;
-use crate::replica::LogCleaner;
+use crate::replica::{LogCleaner, is_cordoned};
 use crate::types::BrokerId;
 
 /// Above this many partitions the families with a value for each are left out.
@@ -63,8 +63,7 @@ fn broker(scrape: &mut Scrape, services: &Services, image: &MetadataImage) {
                 usize::from(registration.isr.len() < min.min(registration.replicas.len()));
         }
     }
-    let dirs = services.replicas.log_dirs().dirs();
-    let offline = dirs.iter().filter(|dir| dir.is_offline()).count();
+    let offline = log_dirs(scrape, services);
     for (name, value) in [
         (
             "kafka_server_replicamanager_partitioncount",
@@ -93,6 +92,29 @@ fn broker(scrape: &mut Scrape, services: &Services, image: &MetadataImage) {
             log(scrape, partition);
         }
     }
+}
+
+/// Gauges of each of `log.dirs`; returns how many are offline.
+fn log_dirs(scrape: &mut Scrape, services: &Services) -> usize {
+    let config = services.config();
+    let dirs = services.replicas.log_dirs();
+    let offline = dirs.offline();
+    for path in &config.log_dirs {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let labels = [("logDirectory", &*path.to_string_lossy())];
+        for (name, value) in [
+            ("logdirectoryoffline", offline.contains(&path)),
+            ("logdirectorycordoned", is_cordoned(&config, &path)),
+        ] {
+            let name = format!("kafka_log_logmanager_{name}");
+            scrape.gauge(&name, &labels, f64::from(value));
+        }
+    }
+    let cordoned = dirs.dirs().iter();
+    let cordoned = cordoned.filter(|dir| is_cordoned(&config, dir.name()));
+    let name = "kafka_log_logmanager_cordonedlogdirectorycount";
+    scrape.gauge(name, &[], cordoned.count() as f64);
+    offline.len()
 }
 
 fn log(scrape: &mut Scrape, partition: &Partition) {

@@ -2,7 +2,7 @@
 //! Versions: v2 flexible - v3 top-level error - v4 size of the volume (KIP-827) - v5 cordoned directories.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::api::RequestContext;
@@ -13,6 +13,7 @@ use crate::protocol::messages::describe_log_dirs::{
     DescribeLogDirsPartition, DescribeLogDirsRequest, DescribeLogDirsResponse,
     DescribeLogDirsResult, DescribeLogDirsTopic,
 };
+use crate::replica::is_cordoned;
 
 type Topics = BTreeMap<Arc<str>, Vec<DescribeLogDirsPartition>>;
 
@@ -29,12 +30,24 @@ fn describe(context: &RequestContext, request: &DescribeLogDirsRequest) -> Descr
     let services = &context.services;
     let mut topics = topics_by_dir(context, request);
     let config = services.config();
-    let dirs = services.replicas.log_dirs().dirs().iter();
-    // The directories were opened in the order of the configuration, which has their names as Kafka shows them.
-    let named = dirs.zip(&config.log_dirs);
-    let results = named.map(|(dir, name)| {
-        let topics = topics.remove(dir.path()).unwrap_or_default();
-        describe_dir(dir, name, topics)
+    let dirs = services.replicas.log_dirs();
+    let results = config.log_dirs.iter().map(|path| {
+        let name = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let result = DescribeLogDirsResult {
+            log_dir: text(&name.to_string_lossy()),
+            ..DescribeLogDirsResult::default()
+        };
+        match dirs.named(&name) {
+            Some(dir) => {
+                let topics = topics.remove(dir.path()).unwrap_or_default();
+                DescribeLogDirsResult {
+                    is_cordoned: is_cordoned(&config, &name),
+                    ..describe_dir(dir, result, topics)
+                }
+            }
+            // It could not be used when the broker started.
+            None => failed(result),
+        }
     });
     DescribeLogDirsResponse {
         results: results.collect(),
@@ -42,22 +55,25 @@ fn describe(context: &RequestContext, request: &DescribeLogDirsRequest) -> Descr
     }
 }
 
-fn describe_dir(dir: &LogDir, name: &Path, topics: Topics) -> DescribeLogDirsResult {
-    let name = std::path::absolute(name).unwrap_or_else(|_| dir.path().to_owned());
-    let result = DescribeLogDirsResult {
-        log_dir: text(&name.to_string_lossy()),
-        ..DescribeLogDirsResult::default()
-    };
+fn failed(result: DescribeLogDirsResult) -> DescribeLogDirsResult {
+    DescribeLogDirsResult {
+        error_code: ErrorCode::KafkaStorageError.code(),
+        ..result
+    }
+}
+
+fn describe_dir(
+    dir: &LogDir,
+    result: DescribeLogDirsResult,
+    topics: Topics,
+) -> DescribeLogDirsResult {
     let space = if dir.is_offline() {
         None
     } else {
         dir.space_bytes().ok()
     };
     let Some((usable_bytes, total_bytes)) = space else {
-        return DescribeLogDirsResult {
-            error_code: ErrorCode::KafkaStorageError.code(),
-            ..result
-        };
+        return failed(result);
     };
     let topics = topics.into_iter().map(|(topic, mut partitions)| {
         partitions.sort_by_key(|partition| partition.partition_index);
