@@ -55,6 +55,13 @@ macro_rules! metadata_records {
                 vec![$( Self::$variant($record::sample(rng, $record::VERSIONS.max)), )*]
             }
 
+            /// The record in `version`, as Kafka's `MetadataJsonConverters` write it.
+            pub fn to_json(&self, version: i16) -> String {
+                match self {
+                    $( Self::$variant(record) => super::json::text(record, version), )*
+                }
+            }
+
             fn encode_body(&self, buf: &mut BytesMut, version: i16) -> Result<(), EncodeError> {
                 match self {
                     $( Self::$variant(record) => record.encode(buf, version), )*
@@ -119,6 +126,11 @@ pub fn encode_record_at(record: &MetadataRecord, version: i16) -> Result<Bytes, 
 
 /// Reads the value of a record of the metadata log.
 pub fn decode_record(value: Bytes) -> Result<MetadataRecord, DecodeError> {
+    decode_record_and_version(value).map(|(record, _)| record)
+}
+
+/// The same with the version that the record was written in.
+pub fn decode_record_and_version(value: Bytes) -> Result<(MetadataRecord, i16), DecodeError> {
     let mut reader = Reader::new(&value);
     let frame = reader.uvarint()?;
     if frame != FRAME_VERSION {
@@ -128,7 +140,8 @@ pub fn decode_record(value: Bytes) -> Result<MetadataRecord, DecodeError> {
     let version = reader.uvarint()?;
     let version = i16::try_from(version).map_err(|_| DecodeError::UnknownVersion(i16::MAX))?;
     let mut body = value.slice(reader.position()..);
-    MetadataRecord::decode_body(key, &mut body, version)
+    let record = MetadataRecord::decode_body(key, &mut body, version)?;
+    Ok((record, version))
 }
 
 message! {

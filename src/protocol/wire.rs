@@ -579,6 +579,18 @@ macro_rules! message {
             }
         }
 
+        impl $(<$g: $crate::protocol::wire::Payload>)? $crate::protocol::json::ToJson for $name $(<$g>)? {
+            #[allow(unused_variables, reason = "a message may have no fields")]
+            fn write_json(&self, out: &mut String, version: i16) {
+                #[allow(unused_mut, reason = "a message may have no fields")]
+                let mut object = $crate::protocol::json::Object::new(out);
+                $( if message!(@in_json self.$field, $versions, version, message!(@default $($default)?) $(, tag $tag)?) {
+                    object.field(stringify!($field), &self.$field, version);
+                } )*
+                object.end();
+            }
+        }
+
         impl $(<$g: $crate::protocol::wire::Payload>)? $crate::protocol::wire::Encode for $name $(<$g>)? {
             #[allow(unused_variables, reason = "a message may have no fields")]
             fn write(
@@ -632,6 +644,13 @@ macro_rules! message {
 
     (@default) => { Default::default() };
     (@default $default:expr) => { $default };
+
+    (@in_json $value:expr, $versions:expr, $version:ident, $default:expr, tag $tag:literal) => {
+        $crate::protocol::wire::within($versions, $version) && $crate::protocol::wire::differs(&$value, $default)
+    };
+    (@in_json $value:expr, $versions:expr, $version:ident, $default:expr) => {
+        $crate::protocol::wire::within($versions, $version)
+    };
 
     (@put $value:expr, $versions:expr, $out:ident, $version:ident $(, null $null:expr)?, tag $tag:literal) => {};
     (@put $value:expr, $versions:expr, $out:ident, $version:ident $(, null $null:expr)?) => {

@@ -20,7 +20,8 @@ mod tests;
 pub use builder::{BatchBuilder, control_batch};
 pub use compression::{CompressionType, compress, decompress};
 pub use header::{
-    BatchError, BatchHeader, Batches, HEADER_SIZE, LOG_OVERHEAD, check_crc, parse_header,
+    BatchError, BatchHeader, Batches, HEADER_SIZE, LOG_OVERHEAD, check_crc, increment_sequence,
+    parse_header,
 };
 pub use raw::{RawRecord, RawRecords};
 pub use record::{Record, RecordError, RecordView, Records, for_each_record};
