@@ -1,7 +1,9 @@
-//! The command line: `ottla [server] server.properties [--override key=value]...` and `ottla storage ...`.
+//! The command line: `ottla [server] server.properties [--override key=value]...`, `ottla storage ...` and
+//! `ottla dump-log ...`.
 //!
 //! Exit codes: 0 done, 1 failed while running or wrong usage, 78 the settings are wrong (sysexits' EX_CONFIG).
 
+mod dump_log;
 mod logging;
 mod server;
 mod storage;
@@ -36,6 +38,9 @@ enum Command {
     /// Format log directories and look at them (kafka-storage).
     #[command(subcommand)]
     Storage(storage::Command),
+    /// Show what is in the files of a data directory (kafka-dump-log).
+    #[command(infer_long_args = true)]
+    DumpLog(dump_log::DumpLogArgs),
 }
 
 #[derive(Debug, Args)]
@@ -75,6 +80,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         None => server::run(&cli.server),
         Some(Command::Server(args)) => server::run(&args),
         Some(Command::Storage(command)) => storage::run(&command),
+        Some(Command::DumpLog(args)) => dump_log::run(&args),
     }
 }
 
@@ -86,6 +92,7 @@ fn with_tool_name(mut args: Vec<OsString>) -> Vec<OsString> {
         .map(|name| name.trim_end_matches(".sh"));
     let command = match tool {
         Some("kafka-storage") => "storage",
+        Some("kafka-dump-log") => "dump-log",
         Some("kafka-server-start") => "server",
         _ => return args,
     };

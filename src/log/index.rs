@@ -162,13 +162,13 @@ fn read_or_empty(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-fn parse_offset_entry(entry: &[u8]) -> (u32, u32) {
+pub fn parse_offset_entry(entry: &[u8]) -> (u32, u32) {
     let word =
         |at: usize| u32::from_be_bytes([entry[at], entry[at + 1], entry[at + 2], entry[at + 3]]);
     (word(0), word(4))
 }
 
-fn parse_time_entry(entry: &[u8]) -> (TimestampMs, u32) {
+pub fn parse_time_entry(entry: &[u8]) -> (TimestampMs, u32) {
     let (timestamp, offset) = entry.split_at(8);
     (
         i64::from_be_bytes(timestamp.try_into().expect("eight bytes")),

@@ -16,6 +16,7 @@ pub mod disk;
 mod error;
 mod flush;
 mod index;
+pub mod inspect;
 
 mod leader_epochs;
 mod load;
@@ -31,6 +32,7 @@ mod unified;
 #[cfg(test)]
 pub mod tests;
 
+pub use batch_io::{BatchAt, BatchScanner};
 pub use checkpoint::{Checkpoint, MetaProperties};
 pub use dir::LogDir;
 pub use dirs::LogDirs;

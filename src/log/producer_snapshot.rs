@@ -53,6 +53,27 @@ pub fn decode(bytes: &[u8]) -> Option<Vec<(ProducerId, ProducerEntry)>> {
     Some(entries.chunks_exact(ENTRY_SIZE).map(decode_entry).collect())
 }
 
+/// What is wrong with a file that [`decode`] refuses, in Kafka's words.
+pub fn fault(bytes: &[u8]) -> String {
+    let Some(mut head) = bytes.get(..ENTRIES_AT + 4) else {
+        return format!("Snapshot failed schema validation: {} bytes", bytes.len());
+    };
+    let version = head.get_i16();
+    if version != VERSION {
+        return format!(
+            "Snapshot failed schema validation: Snapshot contained an unknown file version {version}"
+        );
+    }
+    let (stored, computed) = (head.get_u32(), crc32c::crc32c(&bytes[ENTRIES_AT..]));
+    if stored != computed {
+        return format!(
+            "Snapshot is corrupt (CRC is no longer valid). Stored crc: {stored}. Computed crc: {computed}"
+        );
+    }
+    let (count, left) = (head.get_i32(), bytes.len() - ENTRIES_AT - 4);
+    format!("Snapshot failed schema validation: {count} entries in {left} bytes")
+}
+
 fn decode_entry(mut bytes: &[u8]) -> (ProducerId, ProducerEntry) {
     let id = bytes.get_i64();
     let mut entry = ProducerEntry::new(bytes.get_i16());

@@ -29,7 +29,7 @@ impl BatchMetadata {
     }
 
     /// Sequences wrap: the one before 0 is `i32::MAX`.
-    fn first_sequence(&self) -> i32 {
+    pub fn first_sequence(&self) -> i32 {
         if self.last_sequence < self.offset_delta {
             i32::MAX
                 .wrapping_sub(self.offset_delta.wrapping_sub(self.last_sequence))
