@@ -176,6 +176,9 @@ fn load_existing(mut params: OpenParams, path: &Path) -> Result<Log, StorageErro
     } = loader;
     let mut log = assemble(params, path, closed, active);
     log.next_offset = next_offset;
+    // A process that was killed may have left names that no sync has covered.
+    log.dir_dirty = !clean;
+    log.parent_dirty = !clean;
     log.leader_epochs = epochs;
     log.recovery_point = if clean {
         next_offset

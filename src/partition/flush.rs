@@ -135,7 +135,7 @@ impl Partition {
     }
 
     /// Flushes in this thread unless one is flushing already: for timers.
-    fn flush_now(&self) {
+    pub fn flush_now(&self) {
         {
             let mut inner = self.lock();
             inner.flush.timer_is_set = false;

@@ -19,6 +19,7 @@ use super::ReplicaManager;
 use super::throttle::Throttle;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::log::Log;
 use crate::log::cleaner::{CleanerSettings, CleanerStats, Cleaning, CleaningError, LogToClean};
 use crate::metadata::{ConfigResourceType, MetadataDelta, MetadataImage, Publisher};
 use crate::metrics::Scrape;
@@ -243,10 +244,16 @@ impl LogCleaner {
         let started_ms = self.clock.monotonic_ms();
         let settings = self.settings();
         let now_ms = self.clock.wall_ms();
-        let begin = partition
+        let end = job.to_clean.range.first_uncleanable_offset;
+        let is_durable = |log: &mut Log| log.recovery_point() >= end;
+        if partition.with_log(is_durable) == Ok(false) {
+            partition.flush_now();
+        }
+        let mut cleaning = partition
             .with_log(|log| log.begin_cleaning(job.to_clean.range, settings, now_ms))
-            .map_err(|_| CleaningError::Aborted)?;
-        let mut cleaning = begin.map_err(|_| CleaningError::Aborted)?;
+            .ok()
+            .flatten()
+            .ok_or(CleaningError::Aborted)?;
         let generation = cleaning.generation();
         let mut progress = |bytes| self.may_go_on(partition, generation, bytes);
         cleaning.build_map(Uuid::new_v4().as_u128(), &mut progress)?;

@@ -24,7 +24,6 @@ use super::{CleanerSettings, CleanerStats, CleaningError};
 use crate::log::Log;
 use crate::log::batch_io::{BatchAt, BatchScanner};
 use crate::log::disk;
-use crate::log::error::StorageError;
 use crate::log::index::position_in_file;
 use crate::log::paths::{INDEX, LOG, TIME_INDEX, TXN_INDEX, segment_file};
 use crate::protocol::batch::{RawRecords, check_crc};
@@ -66,20 +65,23 @@ pub struct CleanedGroup {
 }
 
 impl Log {
-    /// Takes down what cleaning `range` needs.
+    /// Takes down what cleaning `range` needs. `None` while the range is not durable (flush first): a record may only go
+    /// because of a later one that a power cut leaves.
     pub fn begin_cleaning(
         &self,
         range: CleanableRange,
         settings: CleanerSettings,
         now_ms: TimestampMs,
-    ) -> Result<Cleaning, StorageError> {
-        self.check_open()?;
+    ) -> Option<Cleaning> {
+        if self.check_open().is_err() || self.recovery_point < range.first_uncleanable_offset {
+            return None;
+        }
         let bytes = |value: i32| u64::try_from(value).unwrap_or(0);
         let mut segments = self.source_segments();
         let mut bases: Vec<Offset> = segments.iter().map(|s| s.base_offset).collect();
         bases.push(self.active.base_offset);
         segments.retain(|s| s.base_offset < range.first_uncleanable_offset);
-        Ok(Cleaning {
+        Some(Cleaning {
             path: self.path.clone(),
             range,
             settings,

@@ -255,6 +255,7 @@ fn truncation_ends_a_cleaning_and_unmarks_what_it_took() {
     for at in 10..14 {
         put(&mut log, "a", &at.to_string());
     }
+    log.flush().unwrap();
     let range = log.log_to_clean(14, NOW).unwrap().range;
     let mut cleaning = log.begin_cleaning(range, SETTINGS, NOW).unwrap();
     cleaning.build_map(1, &mut |_| true).unwrap();
@@ -276,6 +277,7 @@ fn retention_ends_a_cleaning() {
     for at in 0..10 {
         put(&mut log, "a", &at.to_string());
     }
+    log.flush().unwrap();
     let range = log.log_to_clean(10, NOW).unwrap().range;
     let mut cleaning = log.begin_cleaning(range, SETTINGS, NOW).unwrap();
     cleaning.build_map(1, &mut |_| true).unwrap();
@@ -292,6 +294,7 @@ fn a_deleted_log_ends_a_cleaning() {
     for at in 0..10 {
         put(&mut log, "a", &at.to_string());
     }
+    log.flush().unwrap();
     let range = log.log_to_clean(10, NOW).unwrap().range;
     let mut cleaning = log.begin_cleaning(range, SETTINGS, NOW).unwrap();
     cleaning.build_map(1, &mut |_| true).unwrap();
@@ -316,6 +319,7 @@ fn the_caller_ends_a_cleaning() {
         io_buffer_bytes: 100,
         ..SETTINGS
     };
+    log.flush().unwrap();
     let range = log.log_to_clean(60, NOW).unwrap().range;
     let mut cleaning = log.begin_cleaning(range, settings, NOW).unwrap();
     let ended = cleaning.build_map(1, &mut |_| false);
@@ -337,6 +341,7 @@ fn damage_is_found_and_nothing_is_replaced() {
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[65] ^= 1;
     std::fs::write(&path, &bytes).unwrap();
+    log.flush().unwrap();
     let range = log.log_to_clean(10, NOW).unwrap().range;
     let mut cleaning = log.begin_cleaning(range, SETTINGS, NOW).unwrap();
     let result = cleaning.build_map(1, &mut |_| true);
@@ -345,6 +350,19 @@ fn damage_is_found_and_nothing_is_replaced() {
         "{result:?}"
     );
     assert_eq!(std::fs::read(&path).unwrap(), bytes);
+}
+
+#[test]
+fn what_is_not_durable_is_not_cleaned() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path(), &small());
+    for at in 0..10 {
+        put(&mut log, "a", &at.to_string());
+    }
+    let range = log.log_to_clean(10, NOW).unwrap().range;
+    assert!(log.begin_cleaning(range, SETTINGS, NOW).is_none());
+    log.flush().unwrap();
+    assert!(log.begin_cleaning(range, SETTINGS, NOW).is_some());
 }
 
 /// Files that only an interrupted cleaning leaves.

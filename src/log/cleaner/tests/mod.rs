@@ -2,6 +2,7 @@
 
 mod cleaning;
 mod filter;
+mod model;
 mod plan;
 mod swap;
 
@@ -126,6 +127,7 @@ fn clean_with(
     now_ms: TimestampMs,
     settings: CleanerSettings,
 ) -> Option<CleanerStats> {
+    log.flush().unwrap();
     let stable = log.first_undecided_offset().unwrap_or(log.next_offset());
     let to_clean = log.log_to_clean(stable, now_ms).unwrap();
     if !to_clean.is_due(0.0) {
