@@ -36,6 +36,13 @@ pub enum Checkpoint {
 }
 
 impl Checkpoint {
+    pub(super) const ALL: [Self; 4] = [
+        Self::RecoveryPoint,
+        Self::LogStartOffset,
+        Self::HighWatermark,
+        Self::Cleaner,
+    ];
+
     pub fn file_name(self) -> &'static str {
         match self {
             Self::RecoveryPoint => "recovery-point-offset-checkpoint",

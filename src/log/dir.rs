@@ -1,11 +1,11 @@
 //! Log directories: the lock, who they belong to, what they hold, checkpoints, and the latch that takes one offline for good
 //! after a failed write or sync.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::fs::FlockOperation;
 use tracing::error;
@@ -42,6 +42,10 @@ pub struct LogDir {
     /// Checkpoint files are replaced one writer at a time. Holds the offsets that truncations lowered since the last whole
     /// write: whoever is collecting them for the next one may have seen the old ones.
     writing: Mutex<BTreeMap<Checkpoint, BTreeMap<TopicPartition, Offset>>>,
+    /// Recovery points that flushes moved and that no checkpoint has yet.
+    raised: Mutex<BTreeMap<TopicPartition, Offset>>,
+    /// Logs that were deleted and of which checkpoint files may still tell: not those that are named here.
+    forgotten: Mutex<BTreeMap<TopicPartition, BTreeSet<Checkpoint>>>,
     partitions: AtomicUsize,
 }
 
@@ -87,6 +91,8 @@ impl LogDir {
             offline: AtomicBool::new(false),
             on_offline: OnceLock::new(),
             writing: Mutex::default(),
+            raised: Mutex::default(),
+            forgotten: Mutex::default(),
             partitions: AtomicUsize::new(0),
             path,
             name,
@@ -213,13 +219,21 @@ impl LogDir {
         offsets: &BTreeMap<TopicPartition, Offset>,
     ) -> Result<(), StorageError> {
         self.check_online()?;
-        let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writing = lock_map(&self.writing);
         let lowered = writing.remove(&kind).unwrap_or_default();
         let text = format_offsets(offsets.iter().map(|(tp, offset)| {
             let lowered = lowered.get(tp).copied().unwrap_or(Offset::MAX);
             (tp, lowered.min(*offset))
         }));
-        replace_file(&self.path, kind.file_name(), text.as_bytes(), true).map_err(|e| self.fail(e))
+        replace_file(&self.path, kind.file_name(), text.as_bytes(), true)
+            .map_err(|e| self.fail(e))?;
+        lock_map(&self.forgotten).retain(|tp, clean| {
+            if !offsets.contains_key(tp) {
+                clean.insert(kind);
+            }
+            clean.len() < Checkpoint::ALL.len()
+        });
+        Ok(())
     }
 
     /// Makes the checkpointed offset of `tp` durable at `offset` where it is higher. A truncation calls it before it takes
@@ -230,17 +244,78 @@ impl LogDir {
         tp: &TopicPartition,
         offset: Offset,
     ) -> Result<(), StorageError> {
-        let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writing = lock_map(&self.writing);
+        if kind == Checkpoint::RecoveryPoint {
+            lock_map(&self.raised).remove(tp);
+        }
         writing.entry(kind).or_default().insert(tp.clone(), offset);
-        let path = self.path.join(kind.file_name());
-        let written = read_file(&path).map_err(|e| self.fail(e))?;
-        let Some(mut offsets) = written.and_then(|text| parse_offsets(&text)) else {
-            return Ok(());
-        };
+        let mut offsets = self.written(kind)?;
         match offsets.get_mut(tp) {
             Some(written) if *written > offset => *written = offset,
             _ => return Ok(()),
         }
+        self.replace(kind, &offsets)
+    }
+
+    /// A flush moved the recovery point of `tp`. Called under the log's lock; [`LogDir::write_recovery_points`] does the rest.
+    pub(super) fn raise_recovery_point(&self, tp: &TopicPartition, offset: Offset) {
+        lock_map(&self.raised).insert(tp.clone(), offset);
+    }
+
+    /// Writes recovery points that flushes moved, ahead of the timer: rolled segments need not be read at the next start. One
+    /// write serves everybody who came before it.
+    pub fn write_recovery_points(&self) -> Result<(), StorageError> {
+        let _writing = lock_map(&self.writing);
+        let raised = std::mem::take(&mut *lock_map(&self.raised));
+        if raised.is_empty() || self.is_offline() {
+            return Ok(());
+        }
+        let mut offsets = self.written(Checkpoint::RecoveryPoint)?;
+        offsets.extend(raised);
+        self.replace(Checkpoint::RecoveryPoint, &offsets)
+    }
+
+    /// The log of `tp` was deleted.
+    pub(super) fn forget(&self, tp: &TopicPartition) {
+        lock_map(&self.raised).remove(tp);
+        lock_map(&self.forgotten).insert(tp.clone(), BTreeSet::new());
+    }
+
+    /// A log is about to be created: takes what the checkpoint files say of an older one of that name out of them, or
+    /// a crash would bring the old one's start and recovery point upon the new one.
+    pub(super) fn before_create(&self, tp: &TopicPartition) -> Result<(), StorageError> {
+        let known =
+            self.recovery_points.contains_key(tp) || self.log_start_offsets.contains_key(tp);
+        if !known && !lock_map(&self.forgotten).contains_key(tp) {
+            return Ok(());
+        }
+        let _writing = lock_map(&self.writing);
+        let mut gone = std::mem::take(&mut *lock_map(&self.forgotten));
+        gone.insert(tp.clone(), BTreeSet::new());
+        for kind in Checkpoint::ALL {
+            let mut offsets = self.written(kind)?;
+            let count = offsets.len();
+            offsets.retain(|tp, _| !gone.contains_key(tp));
+            if offsets.len() < count {
+                self.replace(kind, &offsets)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A damaged or missing file counts as empty: everything is recovered.
+    fn written(&self, kind: Checkpoint) -> Result<BTreeMap<TopicPartition, Offset>, StorageError> {
+        let written = read_file(&self.path.join(kind.file_name())).map_err(|e| self.fail(e))?;
+        Ok(written
+            .and_then(|text| parse_offsets(&text))
+            .unwrap_or_default())
+    }
+
+    fn replace(
+        &self,
+        kind: Checkpoint,
+        offsets: &BTreeMap<TopicPartition, Offset>,
+    ) -> Result<(), StorageError> {
         let text = format_offsets(offsets.iter().map(|(tp, offset)| (tp, *offset)));
         replace_file(&self.path, kind.file_name(), text.as_bytes(), true).map_err(|e| self.fail(e))
     }
@@ -325,6 +400,11 @@ impl LogDir {
         }
         opened.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The maps are changed by single calls that leave them whole.
+fn lock_map<T>(map: &Mutex<T>) -> MutexGuard<'_, T> {
+    map.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Takes `.lock`. Kafka's lock is a POSIX record lock, which does not keep out a second broker in the same process; the

@@ -19,6 +19,8 @@ pub struct FlushJob {
     dirs: Vec<PathBuf>,
     up_to: Offset,
     truncations: u64,
+    /// Whether the recovery point is worth a write to disk afterwards.
+    pub(super) checkpoint: bool,
 }
 
 impl FlushJob {
@@ -30,6 +32,7 @@ impl FlushJob {
             dirs: Vec::new(),
             up_to,
             truncations,
+            checkpoint: false,
         }
     }
 
@@ -47,6 +50,10 @@ impl FlushJob {
 
     pub(super) fn truncations(&self) -> u64 {
         self.truncations
+    }
+
+    pub fn log_dir(&self) -> &Arc<LogDir> {
+        &self.dir
     }
 
     /// What is durable once [`FlushJob::run`] is through: every offset below this one.

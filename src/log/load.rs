@@ -43,6 +43,7 @@ pub(super) fn load(params: OpenParams) -> Result<Log, StorageError> {
 }
 
 fn create(params: OpenParams, path: &Path) -> Result<Log, StorageError> {
+    params.dir.before_create(&params.topic_partition)?;
     if let Some(id) = params.topic_id {
         let text = format_partition_metadata(id);
         replace_file(path, PARTITION_METADATA, text.as_bytes(), false)
@@ -54,6 +55,7 @@ fn create(params: OpenParams, path: &Path) -> Result<Log, StorageError> {
     let mut log = assemble(params, path, Vec::new(), active);
     log.dir_dirty = true;
     log.parent_dirty = true;
+    log.cleaner_checkpoint = None;
     Ok(log)
 }
 
@@ -86,6 +88,7 @@ fn assemble(
         dir_dirty: false,
         parent_dirty: false,
         rolled: false,
+        unflushed_bytes: 0,
         truncations: 0,
         now_ms: params.now_ms,
         is_closed: false,

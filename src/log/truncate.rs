@@ -154,6 +154,7 @@ impl Log {
             .join(delete_dir_name(&self.topic_partition, Uuid::new_v4()));
         disk::rename(&self.path, &target).map_err(|e| self.io_error("rename", &self.path, e))?;
         sync_dir(self.dir.path()).map_err(|e| self.dir.fail(e))?;
+        self.dir.forget(&self.topic_partition);
         if !self.is_closed {
             self.dir.add_partitions(-1);
         }

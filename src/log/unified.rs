@@ -30,6 +30,10 @@ use crate::types::{LeaderEpoch, NO_TIMESTAMP, Offset, TimestampMs, TopicPartitio
 /// A control record is a few bytes; more is no control record.
 const CONTROL_BYTES_MAX: usize = 1 << 20;
 
+/// More than this is flushed without being asked, so that the next start after a crash has little to read, and a roll little
+/// to write at once.
+const UNFLUSHED_BYTES_MAX: u64 = 256 << 20;
+
 /// One partition's log. Owned by its partition, behind that one's mutex.
 #[derive(Debug)]
 #[allow(clippy::struct_field_names, reason = "Kafka says log start offset")]
@@ -62,6 +66,8 @@ pub struct Log {
     pub(super) parent_dirty: bool,
     /// A segment was closed and not flushed.
     pub(super) rolled: bool,
+    /// Appended since the last flush began.
+    pub(super) unflushed_bytes: u64,
     /// Grows with every truncation, so that flushes begun before one do not count.
     pub(super) truncations: u64,
     /// The last time anybody told us: when segments are created.
@@ -360,6 +366,7 @@ impl Log {
         }
         self.producers.map_end_offset = header.next_offset();
         self.next_offset = header.next_offset();
+        self.unflushed_bytes += header.size_bytes() as u64;
         Ok(())
     }
 
@@ -548,9 +555,15 @@ impl Log {
         std::mem::take(&mut self.deleted)
     }
 
-    /// Whether `flush.messages` or a roll asks for a flush; `flush.ms` is the caller's timer.
+    /// Whether `flush.messages`, a roll or much unflushed data asks for a flush; `flush.ms` is the caller's timer.
     pub fn flush_due(&self) -> bool {
-        self.rolled || (self.next_offset - self.recovery_point) >= self.config.flush_messages.max(1)
+        self.checkpoint_due()
+            || (self.next_offset - self.recovery_point) >= self.config.flush_messages.max(1)
+    }
+
+    /// Whether the flush to come is worth a new recovery point on disk: the next start has less to read.
+    fn checkpoint_due(&self) -> bool {
+        self.rolled || self.unflushed_bytes >= UNFLUSHED_BYTES_MAX
     }
 
     /// Starts a flush of everything appended so far; `None` if there is nothing to do. Group commit: take a job, release the
@@ -560,6 +573,7 @@ impl Log {
             return None;
         }
         let mut job = FlushJob::new(self.dir.clone(), self.next_offset, self.truncations);
+        job.checkpoint = self.checkpoint_due();
         let mut end = self.active.base_offset;
         for segment in self.closed.iter().rev() {
             if end <= self.recovery_point {
@@ -583,13 +597,19 @@ impl Log {
             job.add_dir(self.dir.path().to_owned());
         }
         self.rolled = false;
+        self.unflushed_bytes = 0;
         Some(job)
     }
 
-    /// Moves the recovery point to where a job got that ran without error.
+    /// Moves the recovery point to where a job got that ran without error. Where it says so, follow with
+    /// [`LogDir::write_recovery_points`], without the lock.
     pub fn finish_flush(&mut self, job: &FlushJob) {
         if job.truncations() == self.truncations {
             self.recovery_point = self.recovery_point.max(job.up_to());
+            if job.checkpoint {
+                self.dir
+                    .raise_recovery_point(&self.topic_partition, self.recovery_point);
+            }
         }
     }
 

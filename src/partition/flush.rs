@@ -15,6 +15,8 @@ use tokio::sync::oneshot;
 
 use super::waiters::Committed;
 use super::{Inner, Partition};
+use tracing::error;
+
 use crate::log::{FlushJob, Log};
 use crate::types::Offset;
 
@@ -114,6 +116,9 @@ impl Partition {
                 return;
             }
             job = self.next_flush(Some(&running));
+            if let Err(error) = running.log_dir().write_recovery_points() {
+                error!(%error, "recovery points not written");
+            }
         }
     }
 

@@ -282,3 +282,53 @@ fn a_failed_operation_takes_the_directory_offline_and_keeps_what_was_flushed() {
         }
     }
 }
+
+#[test]
+fn a_topic_created_anew_does_not_inherit_the_checkpoints_of_the_old_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(|_| {});
+    for restarted in [false, true] {
+        let mut log = open_with(dir.path(), &config);
+        append(&mut log, batch(50, 1, NOW));
+        log.flush().unwrap();
+        log.increment_log_start_offset(40).unwrap();
+        checkpoint(&log);
+        log.rename_for_delete().unwrap();
+        let mut log_dir = log.log_dir().clone();
+        drop(log);
+        if restarted {
+            drop(log_dir);
+            log_dir = LogDir::open(dir.path()).unwrap();
+        }
+        let mut log = Log::open(params(&log_dir, &config)).unwrap();
+        append(&mut log, batch(3, 1, NOW));
+        drop((log, log_dir));
+        // Killed before any checkpoint was written.
+        let mut log = open_with(dir.path(), &config);
+        assert_eq!((log.log_start_offset(), log.next_offset()), (0, 3));
+        log.rename_for_delete().unwrap();
+    }
+}
+
+#[test]
+fn a_rolled_segment_is_checkpointed_when_its_flush_is_done() {
+    let mut run = Run::new();
+    for _ in 0..12 {
+        run.append(2);
+        if let Some(job) = run
+            .log()
+            .flush_due()
+            .then(|| run.log().begin_flush())
+            .flatten()
+        {
+            job.run().unwrap();
+            run.log().finish_flush(&job);
+            job.log_dir().write_recovery_points().unwrap();
+        }
+    }
+    let active = run.log().recovery_point();
+    assert!(active > 0);
+    run.log = None;
+    let dir = LogDir::open(run.dir.path()).unwrap();
+    assert_eq!(dir.recovery_point(&TopicPartition::new("topic", 0)), active);
+}

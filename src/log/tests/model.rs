@@ -242,7 +242,8 @@ proptest! {
         fs::write(path, bytes).unwrap();
         let log_dir = LogDir::open(dir.path()).unwrap();
         if let Ok(mut log) = Log::open(params(&log_dir, &config)) {
-            for from in log.log_start_offset()..=log.next_offset() {
+            // No checksum covers the base offset: a damaged one may end the log anywhere.
+            for from in (log.log_start_offset()..=log.next_offset()).take(100) {
                 let _ = log.read(from, 1000, log.next_offset(), true);
                 let _ = log.offset_for_timestamp(NOW + from, 100);
             }
