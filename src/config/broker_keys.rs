@@ -209,6 +209,8 @@ pub(super) static BROKER_KEYS: &[Key] = &[
     k("offsets.topic.replication.factor", Short, Some("3"), AtLeast(1), ReadOnly),
     k("offsets.topic.segment.bytes", Int, Some("104857600"), AtLeast(1), ReadOnly),
     k("ottla.http.listener", String, Some(":9404"), Any, ReadOnly).internal(),
+    k("ottla.log.scrub.interval.ms", Long, Some("-1"), AtLeast(-1), ReadOnly).internal(),
+    k("ottla.log.scrub.io.max.bytes.per.second", Long, Some("10485760"), AtLeast(1), ReadOnly).internal(),
     k("principal.builder.class", Class, Some("org.apache.kafka.common.security.authenticator.DefaultKafkaPrincipalBuilder"), Any, PerBroker),
     k("process.roles", List, None, ListOf(&["broker", "controller"], NotEmpty), ReadOnly),
     k("producer.id.expiration.check.interval.ms", Int, Some("600000"), AtLeast(1), ReadOnly).internal(),

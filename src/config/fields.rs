@@ -298,6 +298,8 @@ config_fields! {
     metadata_max_retention_ms: i64,
     // Ottla's own
     ottla_http_listener: String,
+    ottla_log_scrub_interval_ms: i64,
+    ottla_log_scrub_io_max_bytes_per_second: i64,
 }
 
 impl Config {

@@ -6,9 +6,11 @@ mod fetch_session;
 mod hosted;
 mod log_cleaner;
 mod log_dirs;
+mod log_scrubber;
 mod throttle;
 
 pub use fetch_session::{FetchContext, PartitionKey, SessionCache, TopicRef, Wanted};
 pub use hosted::{HostedTopic, ReplicaManager};
 pub use log_cleaner::LogCleaner;
 pub use log_dirs::is_cordoned;
+pub use log_scrubber::{LogScrubber, ScrubRun};

@@ -30,7 +30,7 @@ use crate::log::{LogDirs, StorageError};
 use crate::metadata::{Images, Loader, LoaderParams, Publisher, SnapshotPolicy};
 use crate::metrics::Metrics;
 use crate::quorum::{MetaLog, MetaLogParams, NoTransport, OpenraftMetaLog, QuorumError, VoterNode};
-use crate::replica::{LogCleaner, ReplicaManager, SessionCache};
+use crate::replica::{LogCleaner, LogScrubber, ReplicaManager, SessionCache};
 use crate::types::BrokerId;
 
 /// Memory for large request frames when `queued.max.request.bytes` sets no bound.
@@ -152,16 +152,18 @@ impl Broker {
 
     fn serve(mut self, config: &Config, listeners: Vec<(Endpoint, TcpListener)>) -> Self {
         let services = &self.services;
+        let scrubber = Arc::new(LogScrubber::default());
         maintenance::spawn(
             &self.tasks,
             &self.shutdown,
             config,
             &services.replicas,
             &services.clock,
+            &scrubber,
         );
         self.cleaner.start();
         self.listen(config, listeners);
-        gauges::register(&self.services, &self.cleaner);
+        gauges::register(&self.services, &self.cleaner, scrubber);
         admin::spawn(config, &self.services.metrics, &self.tasks, &self.shutdown);
         info!(node_id = config.node_id, "kafka server started");
         self

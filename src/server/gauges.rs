@@ -10,7 +10,7 @@ use crate::api::Services;
 use crate::metadata::MetadataImage;
 use crate::metrics::Scrape;
 use crate::partition::Partition;
-use crate::replica::{LogCleaner, is_cordoned};
+use crate::replica::{LogCleaner, LogScrubber, is_cordoned};
 use crate::types::BrokerId;
 
 /// Above this many partitions the families with a value for each are left out.
@@ -19,7 +19,16 @@ const PARTITIONS_MAX: usize = 10_000;
 const RUNNING: f64 = 3.0;
 
 /// Adds the sources to the metrics of `services`.
-pub(super) fn register(services: &Arc<Services>, cleaner: &Arc<LogCleaner>) {
+pub(super) fn register(
+    services: &Arc<Services>,
+    cleaner: &Arc<LogCleaner>,
+    scrubber: Arc<LogScrubber>,
+) {
+    services.metrics.add_source(move || {
+        let mut scrape = Scrape::default();
+        scrubber.collect(&mut scrape);
+        std::future::ready(scrape)
+    });
     let weak = Arc::downgrade(cleaner);
     services.metrics.add_source(move || {
         let mut scrape = Scrape::default();

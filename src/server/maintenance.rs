@@ -1,4 +1,4 @@
-//! What the broker does on timers: checkpoints, directories of deleted topics, expired producers. Nothing here
+//! What the broker does on timers: checkpoints, directories of deleted topics, expired producers, scrub. Nothing here
 //! runs more often than every few seconds.
 
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::replica::ReplicaManager;
+use crate::replica::{LogScrubber, ReplicaManager, ScrubRun};
 
 /// How often directories of deleted topics are looked at.
 const TRASH_INTERVAL: Duration = Duration::from_secs(15);
@@ -21,6 +21,7 @@ pub fn spawn(
     config: &Config,
     replicas: &Arc<ReplicaManager>,
     clock: &Clock,
+    scrubber: &Arc<LogScrubber>,
 ) {
     let timer = |interval: Duration, job: fn(&ReplicaManager, &Clock)| {
         let (replicas, clock) = (Arc::clone(replicas), clock.clone());
@@ -47,6 +48,33 @@ pub fn spawn(
         },
     );
     timer(TRASH_INTERVAL, |replicas, _| replicas.empty_trash());
+    spawn_scrub(tasks, shutdown, config, replicas, clock, scrubber);
+}
+
+/// Off by default: `ottla.log.scrub.interval.ms` is the pause between two runs.
+fn spawn_scrub(
+    tasks: &TaskTracker,
+    shutdown: &CancellationToken,
+    config: &Config,
+    replicas: &Arc<ReplicaManager>,
+    clock: &Clock,
+    scrubber: &Arc<LogScrubber>,
+) {
+    if config.ottla_log_scrub_interval_ms < 0 {
+        return;
+    }
+    let bytes_per_second_max = config.ottla_log_scrub_io_max_bytes_per_second;
+    let (replicas, scrubber) = (Arc::clone(replicas), Arc::clone(scrubber));
+    let (clock, stop) = (clock.clone(), shutdown.clone());
+    let interval = millis(config.ottla_log_scrub_interval_ms);
+    tasks.spawn(every(interval, shutdown.clone(), move || {
+        let run = ScrubRun {
+            clock: &clock,
+            bytes_per_second_max,
+            stopped: &|| stop.is_cancelled(),
+        };
+        scrubber.run(&replicas, &run);
+    }));
 }
 
 fn millis(interval_ms: i64) -> Duration {

@@ -7,6 +7,7 @@
 mod decoder;
 mod index_files;
 mod log_file;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
@@ -64,6 +65,10 @@ pub(super) struct DumpLogArgs {
     /// Parse the log data as share group state from the __share_group_state topic.
     #[arg(long)]
     share_group_state_decoder: bool,
+    /// Check the CRC of every batch, the indexes against the log, and producer snapshots, of files or directories. Exit
+    /// code 1 if anything is damaged. Not one of Kafka's flags.
+    #[arg(long)]
+    verify: bool,
     /// Deserializes the values: Kafka's String-, Integer- or LongDecoder.
     #[arg(long, num_args = 0..=1, default_missing_value = STRING_DECODER, value_name = "CLASS")]
     value_decoder_class: Option<String>,
@@ -155,13 +160,20 @@ impl Findings {
 
 pub(super) fn run(args: &DumpLogArgs) -> ExitCode {
     let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
-    let done = dump(args, &mut out).and_then(|findings| {
-        out.flush()?;
-        findings.print();
-        Ok(())
-    });
+    let done = if args.verify {
+        verify::verify(&args.files, &mut out).and_then(|code| {
+            out.flush()?;
+            Ok(code)
+        })
+    } else {
+        dump(args, &mut out).and_then(|findings| {
+            out.flush()?;
+            findings.print();
+            Ok(ExitCode::SUCCESS)
+        })
+    };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(DumpError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
         }

@@ -348,3 +348,39 @@ fn paths_are_shown_as_java_shows_them() {
     assert_eq!(java_path("/"), "/");
     assert_eq!(java_path("./x.log"), "./x.log");
 }
+
+#[test]
+fn verify_finds_damage_in_directories_and_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let partition = dir.path().join("t-0");
+    fs::create_dir(&partition).unwrap();
+    let (mut bytes, second) = two_batches();
+    fs::write(partition.join(LOG), &bytes).unwrap();
+    let name = [dir.path().to_str().unwrap().to_owned()];
+    let verify = || {
+        let mut out = Vec::new();
+        let code = verify::verify(&name, &mut out).unwrap();
+        (code == ExitCode::SUCCESS, String::from_utf8(out).unwrap())
+    };
+    let (sound, text) = verify();
+    assert!(
+        sound && text.contains("2 batches") && text.ends_with(": 0 findings\n"),
+        "{text}"
+    );
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(partition.join(LOG), &bytes).unwrap();
+    fs::write(
+        partition.join("00000000000000000009.snapshot"),
+        b"\0\x01bad",
+    )
+    .unwrap();
+    let (sound, text) = verify();
+    assert!(!sound && text.ends_with(": 2 findings\n"), "{text}");
+    assert!(
+        text.contains(&format!("position {second}, offset 8: stored crc")),
+        "{text}"
+    );
+    assert!(text.contains("Snapshot failed schema validation"), "{text}");
+    let other = ["x.index".to_owned()];
+    assert!(verify::verify(&other, &mut Vec::new()).is_err());
+}

@@ -6,6 +6,7 @@ mod files;
 mod model;
 mod producers;
 mod recovery;
+mod scrub;
 mod segments;
 
 use std::path::Path;
