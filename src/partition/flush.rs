@@ -12,12 +12,12 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-
-use super::waiters::Committed;
-use super::{Inner, Partition};
 use tracing::error;
 
+use super::waiters::Committed;
+use super::{Effects, Inner, IsrProposal, Partition, PartitionState};
 use crate::log::{FlushJob, Log};
+use crate::protocol::ErrorCode;
 use crate::types::Offset;
 
 /// What is under way for one partition.
@@ -27,8 +27,8 @@ pub(super) struct FlushState {
     running: bool,
     /// The timer of `flush.ms` is set; it began with the first append after the last one.
     timer_is_set: bool,
-    /// Bytes that were appended and that no fetch was told of yet.
-    unseen_bytes: i64,
+    /// Bytes that were appended and that no consumer's fetch was told of yet.
+    pub(super) unseen_bytes: i64,
 }
 
 #[cfg(test)]
@@ -51,6 +51,7 @@ impl Inner {
     /// Moves the high watermark after `bytes` were appended, and tells what to flush.
     pub(super) fn appended(&mut self, bytes: u64) -> FlushNeed {
         self.flush.unseen_bytes = self.flush.unseen_bytes.saturating_add(bytes as i64);
+        self.waiters.appended(bytes as i64);
         self.advance();
         let Some(log) = self.log.as_ref() else {
             return FlushNeed {
@@ -70,16 +71,46 @@ impl Inner {
 
     /// Moves the high watermark as far as this replica allows, and wakes who waits for it.
     fn advance(&mut self) {
-        let Some(log) = self.log.as_ref() else { return };
-        let end = if log.messages_flush_due() {
+        self.on_event(|state, next_offset| Effects {
+            high_watermark_moved: state.on_append(next_offset),
+            proposal: None,
+        });
+    }
+
+    /// Gives the state an event, and wakes who waits for the high watermark if that moved. Does nothing without a log.
+    pub(super) fn on_event(
+        &mut self,
+        event: impl FnOnce(&mut PartitionState, Offset) -> Effects,
+    ) -> Option<IsrProposal> {
+        let log = self.log.as_ref()?;
+        let limit = if log.messages_flush_due() {
             log.recovery_point()
         } else {
-            log.next_offset()
+            Offset::MAX
         };
-        if self.state.advance_high_watermark(end) {
-            let bytes = std::mem::take(&mut self.flush.unseen_bytes);
-            self.waiters.advance(self.state.high_watermark(), bytes);
+        let next_offset = log.next_offset();
+        let high_watermark = self.state.high_watermark();
+        self.state.limit_high_watermark(limit);
+        let effects = event(&mut self.state, next_offset);
+        if effects.high_watermark_moved {
+            self.high_watermark_moved(high_watermark, next_offset);
         }
+        effects.proposal
+    }
+
+    /// Wakes who waited for the high watermark. Of bytes that are committed in part the part is an estimate.
+    pub(super) fn high_watermark_moved(&mut self, from: Offset, next_offset: Offset) {
+        let to = self.state.high_watermark();
+        let unseen = &mut self.flush.unseen_bytes;
+        let bytes = if to >= next_offset {
+            *unseen
+        } else {
+            let share = (to - from).max(0) as f64 / (next_offset - from).max(1) as f64;
+            (*unseen as f64 * share) as i64
+        };
+        *unseen -= bytes;
+        let committed = self.state.check_committed();
+        self.waiters.advance(to, bytes, &committed);
     }
 }
 
@@ -101,6 +132,12 @@ impl Partition {
     pub fn wait_durable(&self, offset: Offset) -> Option<oneshot::Receiver<Committed>> {
         let mut inner = self.lock();
         let log = inner.log.as_ref()?;
+        // Behind a failed flush nobody would ever answer.
+        if log.log_dir().is_offline() {
+            let (sender, receiver) = oneshot::channel();
+            let _ = sender.send(Err(ErrorCode::KafkaStorageError.into()));
+            return Some(receiver);
+        }
         let waits = log.messages_flush_due() && log.recovery_point() < offset;
         waits.then(|| inner.waiters.wait_durable(offset))
     }

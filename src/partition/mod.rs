@@ -4,12 +4,22 @@
 //! straight in: no queue, no task between a request and the log.
 
 mod flush;
+mod isr;
+mod proposals;
+mod remote_replica;
+mod replication;
 mod state;
 #[cfg(test)]
 mod tests;
+mod truncation;
 mod waiters;
 
-pub use state::PartitionState;
+pub use isr::{CommittedIsr, IsrProposal};
+pub use proposals::{IsrProposals, ProposedIsr};
+pub use remote_replica::FollowerFetch;
+pub use replication::{AppendAsFollowerError, FollowerPosition, Replicated};
+pub use state::{ActiveEpochs, Effects, PartitionState, ReplicationRules, Transition};
+pub use truncation::{OutOfRange, Truncation, out_of_range, truncation};
 pub use waiters::{Committed, FetchWait};
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,12 +29,13 @@ use tokio::sync::{oneshot, watch};
 use tracing::error;
 
 use crate::config::TopicConfig;
-use crate::log::{AppendInfo, Log, LogSlice, ReadError};
-use crate::metadata::PartitionRegistration;
+use crate::log::{AppendInfo, EpochEndOffset, Log, LogSlice, ReadError};
 use crate::metrics::TopicMetrics;
 use crate::protocol::batch::ValidBatch;
 use crate::protocol::{Error, ErrorCode};
-use crate::types::{LeaderEpoch, NO_LEADER_EPOCH, Offset, TimestampMs, TopicPartition, Uuid};
+use crate::types::{
+    BrokerId, LeaderEpoch, NO_LEADER_EPOCH, Offset, TimestampMs, TopicPartition, Uuid,
+};
 
 /// A hosted partition. Shared by every connection; all state is behind `inner`.
 pub struct Partition {
@@ -34,6 +45,8 @@ pub struct Partition {
     pub metrics: Arc<TopicMetrics>,
     /// The log's directory failed, or the log in it: only a restart brings it back.
     offline: AtomicBool,
+    /// Where proposals for the controller go.
+    proposals: Arc<IsrProposals>,
     inner: Mutex<Inner>,
 }
 
@@ -42,6 +55,8 @@ struct Inner {
     state: PartitionState,
     waiters: waiters::Waiters,
     flush: flush::FlushState,
+    /// `replica.lag.time.max.ms`
+    lag_time_max_ms: i64,
     config: Arc<TopicConfig>,
 }
 
@@ -82,6 +97,26 @@ pub struct ReadResult {
     pub high_watermark: Offset,
     pub last_stable_offset: Offset,
     pub log_start_offset: Offset,
+    /// Set, and no slice, where the reader's log and this one differ (KIP-595).
+    pub diverging_epoch: Option<EpochEndOffset>,
+}
+
+/// What a consumer or follower asks of one partition.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadRequest {
+    pub offset: Offset,
+    pub size_bytes_max: usize,
+    pub isolation: Isolation,
+    /// -1 when the reader knows none.
+    pub current_leader_epoch: LeaderEpoch,
+    /// Epoch of the last record that the reader has; -1 when it does not tell.
+    pub last_fetched_epoch: LeaderEpoch,
+    /// The first batch comes whole, whatever its size (KIP-74).
+    pub min_one_batch: bool,
+    /// A follower must not answer (KIP-392).
+    pub leader_only: bool,
+    /// The follower that reads, unless a consumer does.
+    pub replica_id: Option<BrokerId>,
 }
 
 /// Offsets of a partition at one moment.
@@ -114,13 +149,16 @@ impl Partition {
         state: PartitionState,
         config: Arc<TopicConfig>,
         metrics: Arc<TopicMetrics>,
+        proposals: Arc<IsrProposals>,
     ) -> Self {
         Self {
             topic_partition,
             topic_id,
             metrics,
+            proposals,
             offline: AtomicBool::new(false),
             inner: Mutex::new(Inner {
+                lag_time_max_ms: state.rules().replica_lag_time_max_ms,
                 log: LogSlot::Open(log),
                 state,
                 waiters: waiters::Waiters::default(),
@@ -142,8 +180,10 @@ impl Partition {
             topic_partition,
             topic_id,
             metrics,
+            proposals: Arc::default(),
             offline: AtomicBool::new(true),
             inner: Mutex::new(Inner {
+                lag_time_max_ms: state.rules().replica_lag_time_max_ms,
                 log: LogSlot::Closed(ErrorCode::KafkaStorageError),
                 state,
                 waiters: waiters::Waiters::default(),
@@ -161,30 +201,6 @@ impl Partition {
         self.inner
             .lock()
             .expect("a panic inside a partition's critical section is not survivable")
-    }
-
-    /// Takes over a registration from the metadata image. A new leader starts its epoch at the log end.
-    pub fn apply(&self, registration: &PartitionRegistration) -> Result<(), Error> {
-        let mut inner = self.lock();
-        let inner = &mut *inner;
-        let log = online(&mut inner.log)?;
-        let next_offset = log.next_offset();
-        inner
-            .state
-            .clamp_high_watermark(log.log_start_offset(), next_offset);
-        let known_epoch = inner.state.leader_epoch();
-        if !inner.state.apply(registration, next_offset) {
-            return Ok(());
-        }
-        if !inner.state.is_leader() {
-            inner.waiters.fail(&ErrorCode::NotLeaderOrFollower.into());
-            return Ok(());
-        }
-        if registration.leader_epoch != known_epoch {
-            log.assign_epoch(registration.leader_epoch, next_offset)?;
-        }
-        inner.waiters.advance(inner.state.high_watermark(), 0);
-        Ok(())
     }
 
     /// Appends batches in order and wakes who waits for them. One write for all; one result each.
@@ -213,48 +229,16 @@ impl Partition {
         }
     }
 
-    /// Reads at most `size_bytes_max` from `offset`, never across a segment. With `min_one_batch` the first batch
-    /// comes whole, whatever its size (KIP-74).
-    pub fn read(
-        &self,
-        offset: Offset,
-        size_bytes_max: usize,
-        isolation: Isolation,
-        current_leader_epoch: LeaderEpoch,
-        min_one_batch: bool,
-    ) -> Result<ReadResult, Error> {
+    /// Reads at most `size_bytes_max` from `offset`, never across a segment.
+    pub fn read(&self, request: &ReadRequest) -> Result<ReadResult, Error> {
         let mut inner = self.lock();
-        let inner = &mut *inner;
-        inner.state.check_leader(current_leader_epoch)?;
-        let offsets = inner.offsets()?;
-        if offset < offsets.log_start_offset || offset > offsets.next_offset {
-            return Err(ErrorCode::OffsetOutOfRange.into());
+        let result = inner.read(request);
+        if let Err(error) = &result
+            && error.code == ErrorCode::KafkaStorageError
+        {
+            inner.fail(&self.topic_partition, error);
         }
-        let end = match isolation {
-            Isolation::ReadUncommitted => offsets.high_watermark,
-            Isolation::ReadCommitted => offsets.last_stable_offset,
-            Isolation::LogEnd => offsets.next_offset,
-        };
-        let log = online(&mut inner.log)?;
-        let slice = if offset < end {
-            match log.read(offset, size_bytes_max, end, min_one_batch) {
-                Ok(slice) => (!slice.is_empty()).then_some(slice),
-                Err(ReadError::OutOfRange { .. }) => return Err(ErrorCode::OffsetOutOfRange.into()),
-                Err(ReadError::Storage(cause)) => {
-                    let error = cause.into();
-                    inner.fail(&self.topic_partition, &error);
-                    return Err(error);
-                }
-            }
-        } else {
-            None
-        };
-        Ok(ReadResult {
-            slice,
-            high_watermark: offsets.high_watermark,
-            last_stable_offset: offsets.last_stable_offset,
-            log_start_offset: offsets.log_start_offset,
-        })
+        result
     }
 
     fn count(&self, results: &AppendResults, bytes: u64) {
@@ -267,9 +251,13 @@ impl Partition {
             .appended(results.len() as u64, failed as u64, records as u64, bytes);
     }
 
-    /// Wakes `wait` when bytes come, or when the partition changes.
-    pub fn park_fetch(&self, wait: &Arc<FetchWait>) {
-        self.lock().waiters.park_fetch(wait);
+    /// Wakes `wait` when bytes come that a reader of that isolation may see, or when the partition changes.
+    pub fn park_fetch(&self, wait: &Arc<FetchWait>, isolation: Isolation) {
+        let waiters = &mut self.lock().waiters;
+        match isolation {
+            Isolation::LogEnd => waiters.park_follower(wait),
+            Isolation::ReadUncommitted | Isolation::ReadCommitted => waiters.park_fetch(wait),
+        }
     }
 
     /// `None` if the high watermark is at `offset` already, else what resolves when it is.
@@ -297,6 +285,11 @@ impl Partition {
     /// Fails unless this broker leads the partition in the epoch the client knows.
     pub fn check_leader(&self, current_leader_epoch: LeaderEpoch) -> Result<(), Error> {
         self.lock().state.check_leader(current_leader_epoch)
+    }
+
+    /// OFFSET_NOT_AVAILABLE while this leader's high watermark may be behind what clients were told (KIP-207).
+    pub fn check_offsets_known(&self) -> Result<(), Error> {
+        self.lock().state.check_offsets_known()
     }
 
     /// DeleteRecords: moves the log start offset; -1 means up to the high watermark. Returns the new start.
@@ -350,6 +343,7 @@ impl Partition {
             log.update_config(Arc::clone(&config));
         }
         inner.config = config;
+        inner.update_rules();
     }
 }
 
@@ -365,14 +359,57 @@ impl Inner {
             return Err(ErrorCode::NotLeaderOrFollower.into());
         }
         if min_in_sync {
-            self.state
-                .check_in_sync(self.config.min_insync_replicas as usize)?;
+            self.state.check_in_sync()?;
         }
         let size_before = log.size_bytes();
         let results = log.append_as_leader(batches, self.state.leader_epoch(), now_ms)?;
         let bytes = log.size_bytes().saturating_sub(size_before);
         let flush = self.appended(bytes);
         Ok((results, bytes, flush))
+    }
+
+    fn read(&mut self, request: &ReadRequest) -> Result<ReadResult, Error> {
+        if request.leader_only {
+            self.state.check_leader(request.current_leader_epoch)?;
+        } else {
+            self.state.check_epoch(request.current_leader_epoch)?;
+        }
+        let offsets = self.offsets()?;
+        let log = online(&mut self.log)?;
+        let mut result = ReadResult {
+            slice: None,
+            high_watermark: offsets.high_watermark,
+            last_stable_offset: offsets.last_stable_offset,
+            log_start_offset: offsets.log_start_offset,
+            diverging_epoch: None,
+        };
+        if request.last_fetched_epoch >= 0 {
+            result.diverging_epoch = replication::diverging_epoch(log, request)?;
+            if result.diverging_epoch.is_some() {
+                return Ok(result);
+            }
+        }
+        if request.offset < offsets.log_start_offset || request.offset > offsets.next_offset {
+            return Err(ErrorCode::OffsetOutOfRange.into());
+        }
+        let end = match request.isolation {
+            Isolation::ReadUncommitted => offsets.high_watermark,
+            Isolation::ReadCommitted => offsets.last_stable_offset,
+            Isolation::LogEnd => offsets.next_offset,
+        };
+        if request.offset < end {
+            let (size_bytes_max, whole) = (request.size_bytes_max, request.min_one_batch);
+            let slice = match log.read(request.offset, size_bytes_max, end, whole) {
+                Ok(slice) => slice,
+                Err(ReadError::OutOfRange { .. }) => return Err(ErrorCode::OffsetOutOfRange.into()),
+                Err(ReadError::Storage(cause)) => return Err(cause.into()),
+            };
+            result.slice = (!slice.is_empty()).then_some(slice);
+        }
+        if let Some(id) = request.replica_id {
+            self.state.tell_high_watermark(id);
+        }
+        Ok(result)
     }
 
     fn offsets(&mut self) -> Result<Offsets, Error> {

@@ -1,11 +1,14 @@
 //! A partition with its log on a recorded disk: what an answer to a producer is worth when the power goes.
 
+mod leader;
+mod truncation;
+
 use std::time::Duration;
 
 use super::*;
 use crate::log::tests::disk_recorder::{Deaf, Op, Recorder, Survival};
 use crate::log::{Checkpoint, LogDir, OpenParams};
-use crate::metadata::LeaderRecoveryState;
+use crate::metadata::{LeaderRecoveryState, PartitionRegistration};
 use crate::protocol::batch::BatchBuilder;
 
 const NOW: TimestampMs = 1_700_000_000_000;
@@ -40,11 +43,12 @@ impl Fixture {
             TopicPartition::new("topic", 0),
             Uuid::from_u128(7),
             Log::open(params(&log_dir, &config)).unwrap(),
-            PartitionState::new(1, 0),
+            PartitionState::new(1, 0, rules()),
             config.clone(),
             Arc::default(),
+            Arc::default(),
         ));
-        partition.apply(&alone()).unwrap();
+        partition.apply(&alone(), 0, &|_| None).unwrap();
         Self {
             dir,
             recorder,
@@ -83,6 +87,13 @@ impl Fixture {
         let is_sync =
             |op: &&Op| matches!(op, Op::Sync(path) if path.ends_with("00000000000000000000.log"));
         self.recorder.ops().iter().filter(is_sync).count()
+    }
+}
+
+fn rules() -> ReplicationRules {
+    ReplicationRules {
+        min_insync_replicas: 1,
+        replica_lag_time_max_ms: 30_000,
     }
 }
 

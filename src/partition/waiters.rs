@@ -60,6 +60,8 @@ pub type Committed = Result<(), Error>;
 pub struct Waiters {
     /// Dead entries (fetches that timed out) are dropped when the list would grow.
     fetches: Vec<Weak<FetchWait>>,
+    /// Fetches of followers, which wait for the log end and not for the high watermark.
+    followers: Vec<Weak<FetchWait>>,
     /// By the offset that the high watermark must reach.
     commits: Waiting,
     /// By the offset below which everything must be durable.
@@ -69,10 +71,16 @@ pub struct Waiters {
 
 impl Waiters {
     pub fn park_fetch(&mut self, wait: &Arc<FetchWait>) {
-        if self.fetches.len() == self.fetches.capacity() {
-            self.fetches.retain(|wait| wait.strong_count() > 0);
-        }
-        self.fetches.push(Arc::downgrade(wait));
+        park(&mut self.fetches, wait);
+    }
+
+    pub fn park_follower(&mut self, wait: &Arc<FetchWait>) {
+        park(&mut self.followers, wait);
+    }
+
+    /// The log grew by `bytes`.
+    pub fn appended(&mut self, bytes: i64) {
+        count(&mut self.followers, bytes);
     }
 
     pub fn wait_for(&mut self, offset: Offset) -> oneshot::Receiver<Committed> {
@@ -85,7 +93,7 @@ impl Waiters {
 
     /// Everything below `offset` is durable.
     pub fn durable(&mut self, offset: Offset) {
-        resolve(&mut self.syncs, offset);
+        resolve(&mut self.syncs, offset, &Ok(()));
     }
 
     pub fn watch(&mut self, high_watermark: Offset) -> watch::Receiver<Offset> {
@@ -94,13 +102,10 @@ impl Waiters {
             .subscribe()
     }
 
-    /// The high watermark moved to `high_watermark`; `bytes` became visible to consumers.
-    pub fn advance(&mut self, high_watermark: Offset, bytes: i64) {
-        if !self.fetches.is_empty() {
-            self.fetches
-                .retain(|wait| wait.upgrade().is_some_and(|wait| !wait.count(bytes)));
-        }
-        resolve(&mut self.commits, high_watermark);
+    /// The high watermark moved to `high_watermark`; `bytes` became visible to consumers. Appends below it get `committed`.
+    pub fn advance(&mut self, high_watermark: Offset, bytes: i64, committed: &Committed) {
+        count(&mut self.fetches, bytes);
+        resolve(&mut self.commits, high_watermark, committed);
         if let Some(watch) = &self.watch {
             watch.send_replace(high_watermark);
         }
@@ -108,7 +113,8 @@ impl Waiters {
 
     /// The partition is no longer led here: everybody looks again, nothing pending will be committed.
     pub fn fail(&mut self, error: &Error) {
-        for wait in self.fetches.drain(..).filter_map(|wait| wait.upgrade()) {
+        let fetches = self.fetches.drain(..).chain(self.followers.drain(..));
+        for wait in fetches.filter_map(|wait| wait.upgrade()) {
             wait.fire();
         }
         for waiting in [&mut self.commits, &mut self.syncs] {
@@ -131,14 +137,28 @@ fn wait(waiting: &mut Waiting, offset: Offset) -> oneshot::Receiver<Committed> {
 }
 
 /// Tells everybody who waits for `reached` or less.
-fn resolve(waiting: &mut Waiting, reached: Offset) {
+fn resolve(waiting: &mut Waiting, reached: Offset, result: &Committed) {
     while let Some(first) = waiting.first_entry()
         && *first.key() <= reached
     {
         for sender in first.remove() {
             // The producer may have timed out or left: nobody to tell.
-            let _ = sender.send(Ok(()));
+            let _ = sender.send(result.clone());
         }
+    }
+}
+
+fn park(fetches: &mut Vec<Weak<FetchWait>>, wait: &Arc<FetchWait>) {
+    if fetches.len() == fetches.capacity() {
+        fetches.retain(|wait| wait.strong_count() > 0);
+    }
+    fetches.push(Arc::downgrade(wait));
+}
+
+/// Wakes and drops those that need no more.
+fn count(fetches: &mut Vec<Weak<FetchWait>>, bytes: i64) {
+    if !fetches.is_empty() {
+        fetches.retain(|wait| wait.upgrade().is_some_and(|wait| !wait.count(bytes)));
     }
 }
 
@@ -152,9 +172,9 @@ mod tests {
         let mut waiters = Waiters::default();
         let wait = FetchWait::new(100);
         waiters.park_fetch(&wait);
-        waiters.advance(1, 60);
+        waiters.advance(1, 60, &Ok(()));
         assert!(!wait.has_fired());
-        waiters.advance(2, 40);
+        waiters.advance(2, 40, &Ok(()));
         assert!(wait.has_fired());
         assert!(waiters.fetches.is_empty());
     }
@@ -172,7 +192,7 @@ mod tests {
     fn commits_resolve_in_offset_order_and_fail_on_resignation() {
         let mut waiters = Waiters::default();
         let (mut early, mut late) = (waiters.wait_for(5), waiters.wait_for(9));
-        waiters.advance(5, 1);
+        waiters.advance(5, 1, &Ok(()));
         assert_eq!(early.try_recv(), Ok(Ok(())));
         assert!(late.try_recv().is_err());
         waiters.fail(&ErrorCode::NotLeaderOrFollower.into());

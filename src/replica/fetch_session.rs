@@ -32,6 +32,8 @@ pub struct Wanted {
     pub fetch_offset: Offset,
     pub current_leader_epoch: LeaderEpoch,
     pub last_fetched_epoch: LeaderEpoch,
+    /// Where a follower's log starts; -1 from consumers.
+    pub log_start_offset: Offset,
     pub size_bytes_max: i32,
     /// The session has served the partition before, so it knows the name behind a topic id.
     pub was_served: bool,
@@ -323,6 +325,7 @@ mod tests {
             fetch_offset,
             current_leader_epoch: -1,
             last_fetched_epoch: -1,
+            log_start_offset: -1,
             size_bytes_max: 1,
             was_served: false,
         }

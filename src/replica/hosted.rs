@@ -12,10 +12,11 @@ use crate::clock::Clock;
 use crate::config::{Config, TopicConfig};
 use crate::log::{self, Log, LogDir, LogDirs, OpenParams, disk};
 use crate::metadata::{
-    ConfigResourceType, MetadataDelta, MetadataImage, PartitionRegistration, Publisher, TopicImage,
+    ConfigResourceType, Images, MetadataDelta, MetadataImage, PartitionRegistration, Publisher,
+    TopicImage,
 };
 use crate::metrics::Metrics;
-use crate::partition::{Partition, PartitionState};
+use crate::partition::{IsrProposals, Partition, PartitionState, ReplicationRules};
 use crate::protocol::{Error, ErrorCode};
 use crate::types::{BrokerId, CLUSTER_METADATA_TOPIC, Offset, TimestampMs, TopicPartition, Uuid};
 
@@ -40,6 +41,9 @@ pub struct ReplicaManager {
     log_dirs: LogDirs,
     clock: Clock,
     metrics: Arc<Metrics>,
+    images: Images,
+    /// What leaders here ask the controller for.
+    isr_proposals: Arc<IsrProposals>,
     hosted: RwLock<Hosted>,
     /// Directories of deleted topics, and when (monotonic) they may go.
     trash: Mutex<Vec<(i64, PathBuf)>>,
@@ -66,6 +70,7 @@ impl ReplicaManager {
         log_dirs: LogDirs,
         clock: Clock,
         metrics: Arc<Metrics>,
+        images: Images,
     ) -> Self {
         Self {
             broker_id,
@@ -73,6 +78,8 @@ impl ReplicaManager {
             log_dirs,
             clock,
             metrics,
+            images,
+            isr_proposals: Arc::default(),
             hosted: RwLock::default(),
             trash: Mutex::default(),
             assignments: Assignments::default(),
@@ -96,24 +103,42 @@ impl ReplicaManager {
             .expect("the map is changed without panics")
     }
 
-    /// The partition, UNKNOWN_TOPIC_OR_PARTITION, or KAFKA_STORAGE_ERROR where its log directory failed.
+    /// The partition, NOT_LEADER_OR_FOLLOWER for one of other brokers, UNKNOWN_TOPIC_OR_PARTITION, or KAFKA_STORAGE_ERROR
+    /// where its log directory failed.
     pub fn find(&self, topic: &str, partition: i32) -> Result<Arc<Partition>, Error> {
         let hosted = self.read();
         let found = hosted
             .by_name
             .get(topic)
             .and_then(|topic| topic.partition(partition));
-        online(found)
+        if found.is_some() {
+            return online(found);
+        }
+        let image = self.images.load();
+        let topic = image.topics.by_name(topic);
+        match topic.and_then(|topic| topic.partitions.get(&partition)) {
+            Some(_) => Err(ErrorCode::NotLeaderOrFollower.into()),
+            None => Err(ErrorCode::UnknownTopicOrPartition.into()),
+        }
     }
 
-    /// The partition, UNKNOWN_TOPIC_ID, or UNKNOWN_TOPIC_OR_PARTITION for an index that the topic lacks.
+    /// The partition, NOT_LEADER_OR_FOLLOWER for one of other brokers, UNKNOWN_TOPIC_ID, or UNKNOWN_TOPIC_OR_PARTITION for
+    /// an index that the topic lacks.
     pub fn find_by_id(&self, topic_id: Uuid, partition: i32) -> Result<Arc<Partition>, Error> {
         let hosted = self.read();
-        let topic = hosted
-            .by_id
-            .get(&topic_id)
-            .ok_or(ErrorCode::UnknownTopicId)?;
-        online(topic.partition(partition))
+        let topic = hosted.by_id.get(&topic_id);
+        let found = topic.and_then(|topic| topic.partition(partition));
+        if found.is_some() {
+            return online(found);
+        }
+        let image = self.images.load();
+        match image.topics.by_id(topic_id) {
+            Some(known) if known.partitions.contains_key(&partition) => {
+                Err(ErrorCode::NotLeaderOrFollower.into())
+            }
+            None if topic.is_none() => Err(ErrorCode::UnknownTopicId.into()),
+            _ => Err(ErrorCode::UnknownTopicOrPartition.into()),
+        }
     }
 
     /// The hosted topic of that name.
@@ -160,7 +185,7 @@ impl ReplicaManager {
 
     /// Opens the logs of `assigned` and publishes the partitions. Of one that cannot be opened clients get
     /// KAFKA_STORAGE_ERROR, and the operator the reason.
-    fn open(&self, assigned: Vec<Assigned>, initial: bool) {
+    fn open(&self, assigned: Vec<Assigned>, initial: bool, image: &MetadataImage) {
         let threads = self.config.load().num_recovery_threads_per_data_dir.max(2) as usize;
         let mut by_dir: Vec<(Arc<LogDir>, Vec<TopicPartition>)> = Vec::new();
         let mut wanted: HashMap<TopicPartition, Assigned> = HashMap::new();
@@ -188,7 +213,9 @@ impl ReplicaManager {
             });
             for (tp, log) in logs {
                 match log {
-                    Ok(log) => opened.extend(wanted.remove(&tp).map(|a| self.start(&dir, a, log))),
+                    Ok(log) => {
+                        opened.extend(wanted.remove(&tp).map(|a| self.start(&dir, a, log, image)));
+                    }
                     Err(error) => {
                         error!(topic_partition = %tp, %error, "log cannot be opened");
                         opened.extend(wanted.remove(&tp).map(|a| self.start_offline(a)));
@@ -210,10 +237,16 @@ impl ReplicaManager {
         }
     }
 
-    fn start(&self, dir: &LogDir, assigned: Assigned, log: Log) -> Arc<Partition> {
+    fn start(
+        &self,
+        dir: &LogDir,
+        assigned: Assigned,
+        log: Log,
+        image: &MetadataImage,
+    ) -> Arc<Partition> {
         let checkpointed = dir.high_watermark(&assigned.topic_partition).unwrap_or(0);
         let high_watermark = checkpointed.clamp(log.log_start_offset(), log.next_offset());
-        let state = PartitionState::new(self.broker_id, high_watermark);
+        let state = self.new_state(&assigned.config, high_watermark);
         let metrics = self.metrics.topic(&assigned.topic_partition.topic);
         let partition = Partition::new(
             assigned.topic_partition,
@@ -222,22 +255,43 @@ impl ReplicaManager {
             state,
             assigned.config,
             metrics,
+            Arc::clone(&self.isr_proposals),
         );
-        if let Err(error) = partition.apply(&assigned.registration) {
-            error!(topic_partition = %partition.topic_partition, %error, "partition cannot start");
-        }
+        self.apply(&partition, &assigned.registration, image);
         Arc::new(partition)
     }
 
+    fn new_state(&self, config: &TopicConfig, high_watermark: Offset) -> PartitionState {
+        let rules = ReplicationRules {
+            min_insync_replicas: config.min_insync_replicas.max(0) as usize,
+            replica_lag_time_max_ms: self.config.load().replica_lag_time_max_ms,
+        };
+        PartitionState::new(self.broker_id, high_watermark, rules)
+    }
+
     fn start_offline(&self, assigned: Assigned) -> Arc<Partition> {
+        let state = self.new_state(&assigned.config, 0);
         let metrics = self.metrics.topic(&assigned.topic_partition.topic);
         Arc::new(Partition::offline(
             assigned.topic_partition,
             assigned.topic_id,
-            PartitionState::new(self.broker_id, 0),
+            state,
             assigned.config,
             metrics,
         ))
+    }
+
+    fn apply(
+        &self,
+        partition: &Partition,
+        registration: &PartitionRegistration,
+        image: &MetadataImage,
+    ) {
+        let now_ms = self.clock.monotonic_ms();
+        let active = |id| active_epoch(image, id);
+        if let Err(error) = partition.apply(registration, now_ms, &active) {
+            error!(topic_partition = %partition.topic_partition, %error, "cannot change leadership");
+        }
     }
 
     fn publish(&self, partitions: Vec<Arc<Partition>>) {
@@ -389,6 +443,12 @@ impl ReplicaManager {
     }
 }
 
+/// The broker's epoch, if it may be in sync: registered, not fenced, not shutting down.
+fn active_epoch(image: &MetadataImage, id: BrokerId) -> Option<i64> {
+    let broker = image.cluster.broker(id)?;
+    image.cluster.is_active(id).then_some(broker.epoch)
+}
+
 /// Renames a partition's directory to `<topic>-<partition>.<id>-stray`.
 fn put_aside(dir: &LogDir, stray: &TopicPartition) -> std::io::Result<()> {
     let name = stray.to_string();
@@ -444,17 +504,18 @@ impl Publisher for ReplicaManager {
                 }
                 match hosted.as_ref().and_then(|topic| topic.partition(index)) {
                     Some(partition) if partition.is_offline() => {}
-                    Some(partition) => {
-                        if let Err(error) = partition.apply(&assigned.registration) {
-                            error!(topic_partition = %assigned.topic_partition, %error, "cannot change leadership");
-                        }
-                    }
+                    Some(partition) => self.apply(partition, &assigned.registration, image),
                     None => new.push(assigned),
                 }
             }
         }
         if !new.is_empty() {
-            self.open(new, delta.initial);
+            self.open(new, delta.initial, image);
+        }
+        if !delta.brokers_changed.is_empty() {
+            for partition in self.partitions() {
+                partition.brokers_changed(&|id| active_epoch(image, id));
+            }
         }
         self.compare_directories(delta, image);
         self.update_configs(delta, image);

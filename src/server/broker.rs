@@ -297,6 +297,7 @@ impl Parts<'_> {
             self.log_dirs,
             self.clock.clone(),
             Arc::clone(&metrics),
+            self.images.clone(),
         ));
         let log = CoordinatorLog {
             replicas: Arc::clone(&replicas),

@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::coordinator::PartitionWriter;
 use crate::group::GroupCoordinator;
 use crate::metadata::{MetadataDelta, MetadataImage, Publisher};
-use crate::partition::{Isolation, Partition};
+use crate::partition::{Isolation, Partition, ReadRequest};
 use crate::protocol::batch::{Batches, ValidBatch};
 use crate::protocol::{Error, ErrorCode};
 use crate::replica::ReplicaManager;
@@ -51,7 +51,16 @@ impl PartitionWriter for CoordinatorLog {
 
     fn read(&self, tp: &TopicPartition, from: Offset, max_bytes: usize) -> Result<Bytes, Error> {
         let partition = self.partition(tp)?;
-        let read = partition.read(from, max_bytes, Isolation::LogEnd, NO_LEADER_EPOCH, true)?;
+        let read = partition.read(&ReadRequest {
+            offset: from,
+            size_bytes_max: max_bytes,
+            isolation: Isolation::LogEnd,
+            current_leader_epoch: NO_LEADER_EPOCH,
+            last_fetched_epoch: NO_LEADER_EPOCH,
+            min_one_batch: true,
+            leader_only: true,
+            replica_id: None,
+        })?;
         let Some(slice) = read.slice else {
             return Ok(Bytes::new());
         };

@@ -1,4 +1,4 @@
-//! Fetch (key 1), v4-18, for consumers. Answers with ranges of log files, which the connection sends from the page
+//! Fetch (key 1), v4-18, for consumers and followers. Answers with ranges of log files, which the connection sends from the page
 //! cache; waits up to `max_wait_ms` for `min_bytes`, woken by the append itself.
 //! Versions: v5 log start offset - v7 sessions (KIP-227) - v9 leader epochs (KIP-320) - v10 zstd - v11 rack (KIP-392) -
 //! v12 flexible - v13 topic ids (KIP-516) - v15 replica state - v16 node endpoints (KIP-951) - v17 directory id - v18 high watermark.
@@ -12,16 +12,18 @@ use bytes::Bytes;
 use crate::api::RequestContext;
 use crate::api::reply::{Chunk, FileRange, Malformed, Reply, ResponseFrame};
 use crate::log::LogSlice;
-use crate::partition::{FetchWait, Isolation, Partition, ReadResult};
+use crate::partition::{FetchWait, FollowerFetch, Isolation, Partition, ReadRequest, ReadResult};
 use crate::protocol::messages::fetch::{
-    FetchPartition, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
+    EpochEndOffset, FetchPartition, FetchRequest, FetchResponse, FetchableTopicResponse,
+    PartitionData,
 };
 use crate::protocol::wire::Records;
 use crate::protocol::{Error, ErrorCode};
 use crate::replica::{FetchContext, PartitionKey, TopicRef, Wanted};
-use crate::types::Uuid;
+use crate::types::{BrokerId, Uuid};
 
 const TOPIC_IDS_FROM: i16 = 13;
+const RACKS_FROM: i16 = 11;
 
 type TopicResponse = FetchableTopicResponse<FileRange>;
 
@@ -51,15 +53,20 @@ pub fn handle(context: RequestContext, body: &mut Bytes) -> Result<Reply, Malfor
     } else {
         request.replica_id
     };
-    let mut targets = resolve(&context, &session);
-    if replica_id >= 0 {
-        // No partition has a second replica, so that whoever follows is a stranger to it.
-        for target in targets.iter_mut().filter(|target| target.is_ok()) {
-            *target = Err(ErrorCode::NotLeaderOrFollower.into());
-        }
-    }
+    let targets = resolve(&context, &session);
+    let follower = (replica_id >= 0).then_some(Follower {
+        replica_id,
+        broker_epoch: request.replica_state.replica_epoch,
+    });
     let fetch = Fetch {
-        isolation,
+        isolation: if follower.is_some() {
+            Isolation::LogEnd
+        } else {
+            isolation
+        },
+        // Clients that tell their rack know that followers answer, too (KIP-392).
+        leader_only: follower.is_some() || context.version < RACKS_FROM,
+        follower,
         min_bytes: i64::from(request.min_bytes),
         size_bytes_max: request.max_bytes.clamp(0, limits.fetch_max_bytes) as usize,
         targets,
@@ -74,25 +81,46 @@ struct Fetch {
     context: RequestContext,
     session: FetchContext,
     isolation: Isolation,
+    leader_only: bool,
+    follower: Option<Follower>,
     min_bytes: i64,
     size_bytes_max: usize,
     /// One for each wanted partition of the session context, in order.
     targets: Vec<Result<Arc<Partition>, Error>>,
 }
 
+/// The broker that fetches to replicate.
+#[derive(Clone, Copy)]
+struct Follower {
+    replica_id: BrokerId,
+    broker_epoch: i64,
+}
+
 /// What one round over the partitions read.
 struct Round {
     results: Vec<Result<ReadResult, Error>>,
     size_bytes: i64,
-    /// A partition that is led here failed: the fetcher must hear of it now.
-    failed: bool,
+    /// A partition that is led here failed, or there is news that is no record: the fetcher must hear of it now.
+    urgent: bool,
+}
+
+impl Follower {
+    fn fetch(self, wanted: &Wanted, now_ms: i64) -> FollowerFetch {
+        FollowerFetch {
+            replica_id: self.replica_id,
+            broker_epoch: self.broker_epoch,
+            fetch_offset: wanted.fetch_offset,
+            log_start_offset: wanted.log_start_offset,
+            now_ms,
+        }
+    }
 }
 
 impl Fetch {
     fn start(self, max_wait: Duration) -> Reply {
-        let round = self.read();
+        let round = self.read(true);
         let nothing_to_wait_for = self.targets.iter().all(Result::is_err);
-        if round.failed
+        if round.urgent
             || nothing_to_wait_for
             || max_wait.is_zero()
             || round.size_bytes >= self.min_bytes
@@ -101,28 +129,33 @@ impl Fetch {
         }
         let wait = FetchWait::new(self.min_bytes - round.size_bytes);
         for partition in self.targets.iter().flatten() {
-            partition.park_fetch(&wait);
+            partition.park_fetch(&wait, self.isolation);
         }
         // An append may have come between the read and the parking.
-        let again = self.read();
-        if again.failed || again.size_bytes >= self.min_bytes {
+        let again = self.read(false);
+        if again.urgent || again.size_bytes >= self.min_bytes {
             return self.encode(again).map_or(Reply::Close, Reply::Now);
         }
         Reply::Later(Box::pin(async move {
             // Enough bytes or out of time: either way the answer is what is there now.
             let _ = tokio::time::timeout(max_wait, wait.wait()).await;
-            let round = self.read();
+            let round = self.read(false);
             self.encode(round)
         }))
     }
 
-    fn read(&self) -> Round {
+    /// Only the first round of a request tells where a follower is.
+    fn read(&self, is_first: bool) -> Round {
         let mut round = Round {
             results: Vec::with_capacity(self.targets.len()),
             size_bytes: 0,
-            failed: false,
+            urgent: false,
         };
         let mut left = self.size_bytes_max;
+        let now_ms = match self.follower {
+            Some(_) => self.context.services.clock.monotonic_ms(),
+            None => 0,
+        };
         for ((_, wanted), target) in self.session.wanted().iter().zip(&self.targets) {
             let partition = match target {
                 Ok(partition) => partition,
@@ -134,19 +167,37 @@ impl Fetch {
             // The first batch of a response comes whole even where it is larger than every limit (KIP-74).
             let min_one_batch = round.size_bytes == 0;
             let limit = left.min(wanted.size_bytes_max.max(0) as usize);
-            let result = partition.read(
-                wanted.fetch_offset,
-                limit,
-                self.isolation,
-                wanted.current_leader_epoch,
+            let read = ReadRequest {
+                offset: wanted.fetch_offset,
+                size_bytes_max: limit,
+                isolation: self.isolation,
+                current_leader_epoch: wanted.current_leader_epoch,
+                last_fetched_epoch: wanted.last_fetched_epoch,
                 min_one_batch,
-            );
+                leader_only: self.leader_only,
+                replica_id: self.follower.map(|follower| follower.replica_id),
+            };
+            let result = match self.follower.filter(|_| is_first) {
+                Some(follower) => {
+                    let fetch = follower.fetch(wanted, now_ms);
+                    partition
+                        .read_as_leader(&read, &fetch)
+                        .map(|(result, news)| {
+                            round.urgent |= news;
+                            result
+                        })
+                }
+                None => partition.read(&read),
+            };
             let size_bytes = result
                 .as_ref()
                 .ok()
                 .and_then(|r| r.slice.as_ref())
                 .map_or(0, |slice| slice.len);
-            round.failed |= result.is_err();
+            round.urgent |= match &result {
+                Ok(read) => read.diverging_epoch.is_some(),
+                Err(_) => true,
+            };
             round.size_bytes += size_bytes as i64;
             left = left.saturating_sub(size_bytes);
             round.results.push(result);
@@ -169,13 +220,12 @@ impl Fetch {
                 ),
                 Err(_) => (0, -1, -1),
             };
-            if !self.session.must_answer(
-                key,
-                result.is_err(),
-                size_bytes,
-                high_watermark,
-                log_start_offset,
-            ) {
+            // What the log ends differently with must be told, as an error must.
+            let failed = !matches!(&result, Ok(read) if read.diverging_epoch.is_none());
+            if !self
+                .session
+                .must_answer(key, failed, size_bytes, high_watermark, log_start_offset)
+            {
                 continue;
             }
             if let Ok(partition) = target {
@@ -207,6 +257,12 @@ impl Fetch {
                 high_watermark: read.high_watermark,
                 last_stable_offset: read.last_stable_offset,
                 log_start_offset: read.log_start_offset,
+                diverging_epoch: read.diverging_epoch.map_or_else(Default::default, |end| {
+                    EpochEndOffset {
+                        epoch: end.leader_epoch,
+                        end_offset: end.end_offset,
+                    }
+                }),
                 aborted_transactions: (self.isolation == Isolation::ReadCommitted).then(Vec::new),
                 records: Records(read.slice.and_then(file_range)),
                 ..PartitionData::default()
@@ -298,6 +354,7 @@ fn wanted(partition: &FetchPartition) -> Wanted {
         fetch_offset: partition.fetch_offset,
         current_leader_epoch: partition.current_leader_epoch,
         last_fetched_epoch: partition.last_fetched_epoch,
+        log_start_offset: partition.log_start_offset,
         size_bytes_max: partition.partition_max_bytes,
         was_served: false,
     }

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::api::RequestContext;
-use crate::partition::Partition;
+use crate::partition::{Isolation, Partition};
 use crate::protocol::messages::list_offsets::{
     ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
     ListOffsetsTopicResponse,
@@ -36,6 +36,11 @@ pub fn handle(context: &RequestContext, request: ListOffsetsRequest) -> ListOffs
             }
         }
     }
+    let reader = match (request.replica_id, request.isolation_level) {
+        (0.., _) => Isolation::LogEnd,
+        (_, 1) => Isolation::ReadCommitted,
+        _ => Isolation::ReadUncommitted,
+    };
     let topics = request
         .topics
         .iter()
@@ -52,7 +57,7 @@ pub fn handle(context: &RequestContext, request: ListOffsetsRequest) -> ListOffs
                         return (!again)
                             .then(|| answer(index, Err(ErrorCode::InvalidRequest.into())));
                     }
-                    let found = find(context, &topic.name, wanted, request.isolation_level);
+                    let found = find(context, &topic.name, wanted, reader);
                     Some(answer(index, found))
                 })
                 .collect(),
@@ -80,7 +85,7 @@ fn find(
     context: &RequestContext,
     topic: &str,
     wanted: &ListOffsetsPartition,
-    isolation_level: i8,
+    reader: Isolation,
 ) -> Result<Found, Error> {
     let partition = context
         .services
@@ -97,22 +102,36 @@ fn find(
         return Err(ErrorCode::UnsupportedVersion.into());
     }
     partition.check_leader(wanted.current_leader_epoch)?;
-    special(&partition, wanted.timestamp, isolation_level)
+    let found = special(&partition, wanted.timestamp, reader);
+    found.map_err(|error| match error.code {
+        ErrorCode::OffsetNotAvailable if context.version < 5 => {
+            ErrorCode::LeaderNotAvailable.into()
+        }
+        _ => error,
+    })
 }
 
 fn special(
     partition: &Partition,
     timestamp: TimestampMs,
-    isolation_level: i8,
+    reader: Isolation,
 ) -> Result<Found, Error> {
     let offsets = partition.offsets()?;
-    let end = if isolation_level == 1 {
-        offsets.last_stable_offset
-    } else {
-        offsets.high_watermark
+    let end = match reader {
+        Isolation::ReadUncommitted => offsets.high_watermark,
+        Isolation::ReadCommitted => offsets.last_stable_offset,
+        Isolation::LogEnd => offsets.next_offset,
+    };
+    // A new leader's high watermark may be behind what clients saw already (KIP-207). Followers ask for the log end.
+    let check_known = || match reader {
+        Isolation::LogEnd => Ok(()),
+        Isolation::ReadUncommitted | Isolation::ReadCommitted => partition.check_offsets_known(),
     };
     match timestamp {
-        LATEST => Ok((NO_TIMESTAMP, end, offsets.leader_epoch)),
+        LATEST => {
+            check_known()?;
+            Ok((NO_TIMESTAMP, end, offsets.leader_epoch))
+        }
         EARLIEST | EARLIEST_LOCAL => {
             let start = offsets.log_start_offset;
             let epoch = partition.with_log(|log| log.leader_epochs().epoch_for_offset(start))?;
@@ -128,12 +147,12 @@ fn special(
                     log.offset_for_timestamp(timestamp, end)
                 }
             })??;
-            Ok(found
-                .filter(|found| found.offset < end)
-                .map_or(NOTHING, |found| {
-                    let epoch = found.leader_epoch.unwrap_or(NO_LEADER_EPOCH);
-                    (found.timestamp, found.offset, epoch)
-                }))
+            let Some(found) = found.filter(|found| found.offset < end) else {
+                check_known()?;
+                return Ok(NOTHING);
+            };
+            let epoch = found.leader_epoch.unwrap_or(NO_LEADER_EPOCH);
+            Ok((found.timestamp, found.offset, epoch))
         }
     }
 }
