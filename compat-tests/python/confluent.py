@@ -187,6 +187,32 @@ def delete_records():
     client.close()
 
 
+def read_to_end(name):
+    client = consumer(unique("g"))
+    _, end = client.get_watermark_offsets(TopicPartition(name, 0), 10)
+    client.assign([TopicPartition(name, 0, OFFSET_BEGINNING)])
+    messages = []
+    while not messages or messages[-1].offset() < end - 1:
+        messages += read(client, 1)
+    client.close()
+    return messages
+
+
+@case("a topic that is compacted keeps the last record of each key at its offset")
+def compaction():
+    name = topic(**{"segment.bytes": str(1 << 20), "min.cleanable.dirty.ratio": "0.01"})
+    records = [(b"key-%d" % (i % 50), None if i % 500 == 7 else b"%d-" % i + b"x" * 1000, None, 0, 0) for i in range(4000)]
+    sent = produce(name, records)
+    before = [(m.offset(), m.key(), m.value()) for m in read_to_end(name)]
+    equal(before, [(m.offset(), record[0], record[1]) for m, record in zip(sent, records)], "before")
+    policy = ConfigEntry("cleanup.policy", "compact", incremental_operation=AlterConfigOpType.SET)
+    done(admin.incremental_alter_configs([ConfigResource(ResourceType.TOPIC, name, incremental_configs=[policy])]))
+    eventually(lambda: len(read_to_end(name)) < 1500, 30)
+    after = [(m.offset(), m.key(), m.value()) for m in read_to_end(name)]
+    equal([record for record in before if record in set(after)], after, "what is left, in its order")
+    equal({key: value for _, key, value in after}, {key: value for _, key, value in before}, "the last of each key")
+
+
 @case("group: commit, leave, resume at the committed offset")
 def committed():
     name, group = topic(), unique("g")

@@ -10,7 +10,7 @@ make_venv() {
 once "$(basename "$VENV")" make_venv || { fail "venv"; finish; }
 apt_need python3-kafka
 start_broker num.partitions=3 offsets.topic.num.partitions=10 group.min.session.timeout.ms=1000 \
-    group.initial.rebalance.delay.ms=500 || exit 1
+    group.initial.rebalance.delay.ms=500 log.cleaner.backoff.ms=200 || exit 1
 export PYTHONDONTWRITEBYTECODE=1
 [ -n "$ONLY" ] && [[ "confluent-kafka" != *$ONLY* ]] || program "confluent-kafka" 300 "$VENV/bin/python" confluent.py
 [ -n "$ONLY" ] && [[ "kafka-python (PyPI)" != *$ONLY* ]] || program "kafka-python (PyPI)" 300 "$VENV/bin/python" kafkapython.py
