@@ -26,7 +26,7 @@ impl ReplicaManager {
         self.checkpoint_cleaner();
     }
 
-    /// `cleaner-offset-checkpoint`: up to where logs were compacted. There is none before the first was.
+    /// `cleaner-offset-checkpoint`: up to where logs were compacted.
     pub fn checkpoint_cleaner(&self) {
         self.checkpoint(Checkpoint::Cleaner, cleaner_checkpoint);
     }
@@ -41,8 +41,7 @@ impl ReplicaManager {
                 .checkpointed
                 .lock()
                 .expect("the map is changed without panics");
-            let is_first = kind == Checkpoint::Cleaner && offsets.is_empty();
-            if written.get(&key) == Some(&offsets) || is_first && !written.contains_key(&key) {
+            if written.get(&key) == Some(&offsets) {
                 continue;
             }
             match dir.write_checkpoint(kind, &offsets) {
@@ -84,9 +83,7 @@ fn close_dir(
     dir.write_checkpoint(Checkpoint::HighWatermark, &high_watermarks)?;
     dir.write_checkpoint(Checkpoint::RecoveryPoint, &ends)?;
     dir.write_checkpoint(Checkpoint::LogStartOffset, &starts)?;
-    if !cleaned.is_empty() {
-        dir.write_checkpoint(Checkpoint::Cleaner, &cleaned)?;
-    }
+    dir.write_checkpoint(Checkpoint::Cleaner, &cleaned)?;
     dir.write_clean_shutdown(broker_epoch)
 }
 
