@@ -15,6 +15,7 @@ use super::checkpoint::{
     parse_clean_shutdown, parse_offsets, read_file, replace_file, sync_dir,
 };
 use super::error::StorageError;
+use super::recovery::RecoveryState;
 use super::unified::Log;
 use super::{OpenParams, disk};
 use crate::types::{Offset, TopicPartition, Uuid};
@@ -46,6 +47,7 @@ pub struct LogDir {
     raised: Mutex<BTreeMap<TopicPartition, Offset>>,
     /// Logs that were deleted and of which checkpoint files may still tell: not those that are named here.
     forgotten: Mutex<BTreeMap<TopicPartition, BTreeSet<Checkpoint>>>,
+    recovery: RecoveryState,
     partitions: AtomicUsize,
 }
 
@@ -93,6 +95,7 @@ impl LogDir {
             writing: Mutex::default(),
             raised: Mutex::default(),
             forgotten: Mutex::default(),
+            recovery: RecoveryState::default(),
             partitions: AtomicUsize::new(0),
             path,
             name,
@@ -370,7 +373,12 @@ impl LogDir {
         Ok(removed)
     }
 
-    /// Opens the logs of `partitions` on `threads` threads. A log that cannot be opened comes back as its error; the others
+    /// What the start still has to do here.
+    pub fn recovery(&self) -> &RecoveryState {
+        &self.recovery
+    }
+
+    /// Opens the logs of `partitions` on `threads` threads, which also help each other with large ones. A log that cannot be opened comes back as its error; the others
     /// go on.
     pub fn open_logs(
         self: &Arc<Self>,
@@ -379,6 +387,11 @@ impl LogDir {
         params: &(dyn Fn(&TopicPartition) -> OpenParams + Sync),
     ) -> Vec<(TopicPartition, Result<Log, StorageError>)> {
         let next = AtomicUsize::new(0);
+        let workers = threads.min(partitions.len()).max(1);
+        let idle = &self.recovery.idle_threads;
+        let remaining = &self.recovery.remaining_logs;
+        remaining.fetch_add(partitions.len(), Ordering::Relaxed);
+        idle.store(threads.saturating_sub(workers), Ordering::Relaxed);
         let opened = Mutex::new(Vec::with_capacity(partitions.len()));
         let work = || {
             while let Some(tp) = partitions.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -387,17 +400,20 @@ impl LogDir {
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .push((tp.clone(), log));
+                remaining.fetch_sub(1, Ordering::Relaxed);
             }
+            idle.fetch_add(1, Ordering::Relaxed);
         };
-        if threads <= 1 || partitions.len() < 2 {
+        if workers == 1 {
             work();
         } else {
             std::thread::scope(|scope| {
-                for _ in 0..threads.min(partitions.len()) {
+                for _ in 0..workers {
                     scope.spawn(work);
                 }
             });
         }
+        idle.store(0, Ordering::Relaxed);
         opened.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,14 +1,15 @@
 //! Opening a log: a new directory, a clean one, or recovery after an unclean stop (Kafka's `LogLoader`).
 //!
-//! Recovery reads every segment from the one with the recovery point on, checks each batch, cuts the file at the first that
+//! Recovery reads every segment from the one with the recovery point on (`recovery.rs`), checks each batch, cuts the file at the first that
 //! is torn, drops the segments behind, and builds indexes, leader epochs and producer state anew. A bad batch below the
 //! recovery point is no torn tail but damage: the log does not open, so that nobody mistakes what is left for the whole.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::batch_io::BatchScanner;
 use super::checkpoint::{
@@ -17,19 +18,17 @@ use super::checkpoint::{
 };
 use super::cleaner::finish_swaps;
 use super::error::StorageError;
-use super::index::{Indexes, TimestampOffset, position_in_file};
+use super::index::{Indexes, position_in_file};
 use super::paths::{INDEX, LOG, SNAPSHOT, parse_file_name, segment_file};
 use super::producer_snapshot;
 use super::producer_state::{ProducerState, is_expired};
 use super::reader::Readers;
+use super::recovery::Progress;
 use super::segment::{ActiveSegment, ClosedSegment};
 use super::unified::{Log, parse_end_txn_marker, roll_jitter_ms, write_index_files};
-use super::{LeaderEpochCache, OpenParams, disk};
-use crate::protocol::batch::check_crc;
-use crate::types::{NO_TIMESTAMP, Offset, TimestampMs};
+use super::{LeaderEpochCache, LogDir, OpenParams, disk};
+use crate::types::{Offset, TimestampMs, TopicPartition};
 
-/// Read-ahead of recovery, which reads everything.
-const RECOVERY_CHUNK: usize = 1 << 20;
 /// Read-ahead of walks over headers.
 const REPLAY_CHUNK: usize = 16 << 10;
 
@@ -147,6 +146,8 @@ fn load_existing(mut params: OpenParams, path: &Path) -> Result<Log, StorageErro
     let checkpointed_start = dir.log_start_offset(&params.topic_partition);
     let now_ms = params.now_ms;
     let mut loader = Loader {
+        dir: dir.clone(),
+        topic_partition: params.topic_partition.clone(),
         path,
         index_interval: u64::try_from(params.config.index_interval_bytes).unwrap_or(0),
         recovery_point,
@@ -212,14 +213,16 @@ fn load_existing(mut params: OpenParams, path: &Path) -> Result<Log, StorageErro
     Ok(log)
 }
 
-struct Loader<'a> {
-    path: &'a Path,
-    index_interval: u64,
-    recovery_point: Offset,
+pub(super) struct Loader<'a> {
+    pub(super) dir: Arc<LogDir>,
+    topic_partition: TopicPartition,
+    pub(super) path: &'a Path,
+    pub(super) index_interval: u64,
+    pub(super) recovery_point: Offset,
     /// Compaction leaves offsets out between segments; without it a hole means that the end of a segment was lost.
     holes: bool,
-    epochs: LeaderEpochCache,
-    epochs_changed: bool,
+    pub(super) epochs: LeaderEpochCache,
+    pub(super) epochs_changed: bool,
 }
 
 /// The last segment so far and where the log ends.
@@ -231,14 +234,6 @@ struct LoadedEnd {
 /// Closed segments, the active one, the log's end, and base offsets of segments to drop.
 type Loaded = (Vec<ClosedSegment>, ActiveSegment, Offset, Vec<Offset>);
 
-/// One segment after recovery.
-struct Recovered {
-    size: u64,
-    next_offset: Offset,
-    indexes: Indexes,
-    torn: bool,
-}
-
 impl Loader<'_> {
     fn load_segments(
         &mut self,
@@ -248,6 +243,15 @@ impl Loader<'_> {
         mut end: LoadedEnd,
     ) -> Result<Loaded, StorageError> {
         let mut closed = Vec::with_capacity(segments.len() - 1);
+        let (dir, tp) = (self.dir.clone(), self.topic_partition.clone());
+        let mut progress = Progress::new(
+            &dir,
+            &tp,
+            segments[first_unflushed..]
+                .iter()
+                .filter(|(_, size)| *size > 0)
+                .count(),
+        );
         for (at, (base, size)) in segments.iter().copied().enumerate() {
             let is_last = at + 1 == segments.len();
             let mut segment = ActiveSegment::new(base, size, 0, 0);
@@ -267,7 +271,9 @@ impl Loader<'_> {
             let next_offset = if let Some(next_offset) = next_offset {
                 next_offset
             } else {
-                let recovered = self.recover(base, size)?;
+                let recovered = self.recover(base, size);
+                progress.segment_done(base);
+                let recovered = recovered?;
                 segment = ActiveSegment::new(base, recovered.size, 0, 0);
                 segment.set_indexes(recovered.indexes);
                 write_index_files(self.path, &mut segment)
@@ -311,7 +317,7 @@ impl Loader<'_> {
         Ok(true)
     }
 
-    fn damaged(&self, path: PathBuf, offset: Offset) -> StorageError {
+    pub(super) fn damaged(&self, path: PathBuf, offset: Offset) -> StorageError {
         StorageError::Corrupt {
             path,
             offset,
@@ -319,7 +325,7 @@ impl Loader<'_> {
         }
     }
 
-    fn open(&self, base: Offset) -> Result<File, StorageError> {
+    pub(super) fn open(&self, base: Offset) -> Result<File, StorageError> {
         let path = segment_file(self.path, base, LOG);
         disk::open(&path).map_err(|e| StorageError::io("open", &path, e))
     }
@@ -344,67 +350,6 @@ impl Loader<'_> {
             Ok(next_offset.filter(|_| scanner.position() == size))
         };
         read().map_err(|e| StorageError::io("read", &path, e))
-    }
-
-    /// Reads a whole segment and cuts off what is no sound batch (Kafka's `LogSegment.recover`).
-    fn recover(&mut self, base: Offset, size: u64) -> Result<Recovered, StorageError> {
-        let path = segment_file(self.path, base, LOG);
-        let file = self.open(base)?;
-        let failed = |e| StorageError::io("recover", &path, e);
-        let mut indexes = Indexes::new(base);
-        let mut largest = TimestampOffset {
-            timestamp: NO_TIMESTAMP,
-            offset: base,
-        };
-        let (mut valid, mut last_entry, mut next_offset) = (0, 0, base);
-        let mut scanner = BatchScanner::new(&file, 0, size, RECOVERY_CHUNK);
-        while let Some(batch) = scanner.next_header().map_err(failed)? {
-            let header = batch.header;
-            let sound = header.last_offset_delta >= 0
-                && header.base_offset >= next_offset
-                && header.last_offset().saturating_sub(base) <= i64::from(i32::MAX)
-                && check_crc(&header, scanner.batch_bytes(&batch).map_err(failed)?).is_ok();
-            if !sound {
-                break;
-            }
-            if header.max_timestamp > largest.timestamp {
-                largest = TimestampOffset {
-                    timestamp: header.max_timestamp,
-                    offset: header.last_offset(),
-                };
-            }
-            if valid - last_entry > self.index_interval {
-                indexes.append_offset(header.last_offset(), valid);
-                indexes.maybe_append_time(largest);
-                last_entry = valid;
-            }
-            if self.epochs.latest_epoch() < Some(header.partition_leader_epoch) {
-                self.epochs_changed |= self
-                    .epochs
-                    .assign(header.partition_leader_epoch, header.base_offset);
-            }
-            valid = batch.end();
-            next_offset = header.next_offset();
-        }
-        indexes.maybe_append_time(largest);
-        let torn = valid < size;
-        if torn {
-            if next_offset < self.recovery_point {
-                return Err(self.damaged(path, next_offset));
-            }
-            warn!(path = %path.display(), valid, size, next_offset, "cutting off the torn end of a segment");
-            disk::set_len(&file, valid)
-                .and_then(|()| disk::sync_data(&file))
-                .map_err(failed)?;
-        } else {
-            debug!(path = %path.display(), next_offset, "recovered segment");
-        }
-        Ok(Recovered {
-            size: valid,
-            next_offset,
-            indexes,
-            torn,
-        })
     }
 }
 

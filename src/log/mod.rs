@@ -25,6 +25,7 @@ mod paths;
 mod producer_snapshot;
 mod producer_state;
 mod reader;
+mod recovery;
 pub mod scrub;
 mod segment;
 mod truncate;

@@ -2,11 +2,13 @@
 //! somebody scrapes, and cost nothing otherwise.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use kafka_protocol::messages::ListGroupsRequest;
 
 use crate::api::Services;
+use crate::log::LogDir;
 use crate::metadata::MetadataImage;
 use crate::metrics::Scrape;
 use crate::partition::Partition;
@@ -119,11 +121,32 @@ fn log_dirs(scrape: &mut Scrape, services: &Services) -> usize {
             scrape.gauge(&name, &labels, f64::from(value));
         }
     }
+    for dir in dirs.dirs() {
+        recovery(scrape, dir);
+    }
     let cordoned = dirs.dirs().iter();
     let cordoned = cordoned.filter(|dir| is_cordoned(&config, dir.name()));
     let name = "kafka_log_logmanager_cordonedlogdirectorycount";
     scrape.gauge(name, &[], cordoned.count() as f64);
     offline.len()
+}
+
+/// What is left of the recovery at the start. Kafka has segments by thread; here threads share them.
+fn recovery(scrape: &mut Scrape, dir: &LogDir) {
+    let path = dir.path().to_string_lossy();
+    let family = "kafka_log_logmanager_remaining";
+    let logs = dir.recovery().remaining_logs.load(Ordering::Relaxed);
+    scrape.gauge(
+        &format!("{family}logstorecover"),
+        &[("dir", &path)],
+        logs as f64,
+    );
+    let segments = dir.recovery().remaining_segments.load(Ordering::Relaxed);
+    scrape.gauge(
+        &format!("{family}segmentstorecover"),
+        &[("dir", &path), ("threadNum", "0")],
+        segments as f64,
+    );
 }
 
 fn log(scrape: &mut Scrape, partition: &Partition) {

@@ -178,3 +178,39 @@ fn an_empty_log_needs_no_recovery_and_believes_no_old_index() {
     assert!(fs::read(&time_index).unwrap().is_empty());
     assert!(partition.join("00000000000000000000.index").exists());
 }
+
+#[test]
+fn a_large_segment_is_checked_by_all_threads_and_cut_where_the_damage_is() {
+    let config = config(|_| {});
+    for threads in [1, 2, 5] {
+        for damaged in [None, Some(0), Some(7), Some(59)] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut log = open_with(dir.path(), &config);
+            for _ in 0..60 {
+                append(&mut log, batch(10, 20_000, NOW));
+            }
+            let size = log.size_bytes() / 60;
+            drop(log);
+            if let Some(at) = damaged {
+                let path = dir.path().join("topic-0/00000000000000000000.log");
+                let mut bytes = std::fs::read(&path).unwrap();
+                bytes[(at * size + size / 2) as usize] ^= 1;
+                std::fs::write(&path, bytes).unwrap();
+            }
+            let log_dir = LogDir::open(dir.path()).unwrap();
+            let tp = TopicPartition::new("topic", 0);
+            let mut opened = log_dir.open_logs(&[tp], threads, &|_| params(&log_dir, &config));
+            let log = opened.pop().unwrap().1.unwrap();
+            let kept = damaged.unwrap_or(60);
+            assert_eq!(log.next_offset(), 10 * kept as i64);
+            assert_eq!(log.size_bytes(), kept * size);
+            assert_eq!(read_all(&log, 0).len() as u64, kept);
+            let state = log_dir.recovery();
+            let left = [&state.remaining_logs, &state.remaining_segments];
+            assert!(
+                left.iter()
+                    .all(|n| n.load(std::sync::atomic::Ordering::Relaxed) == 0)
+            );
+        }
+    }
+}
