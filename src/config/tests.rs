@@ -104,6 +104,12 @@ fn dynamic_configs_override_the_file_and_its_synonyms() {
         Err(42)
     );
     assert_eq!(code("no.such.key", "x", true), Ok(()));
+    // One at first; halved or doubled at most.
+    assert_eq!(code("log.cleaner.threads", "2", false), Ok(()));
+    assert_eq!(code("log.cleaner.threads", "3", false), Err(42));
+    assert_eq!(code("log.cleaner.threads", "0", false), Err(42));
+    let too_small = code("log.cleaner.dedupe.buffer.size", "1048576", false);
+    assert_eq!(too_small, Err(42));
 }
 
 #[test]

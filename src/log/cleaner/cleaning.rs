@@ -34,7 +34,7 @@ pub type Progress<'a> = dyn FnMut(u64) -> bool + 'a;
 
 /// A cleaning under way.
 pub struct Cleaning {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     range: CleanableRange,
     settings: CleanerSettings,
     now_ms: TimestampMs,

@@ -152,7 +152,7 @@ fn remove(dir: &Path, base_offset: Offset) -> io::Result<()> {
 /// ```text
 /// 0 version i16 | 2 producer id i64 | 10 first offset i64 | 18 last offset i64 | 26 last stable offset i64
 /// ```
-fn encode_txn_index(aborted: &[AbortedTxn]) -> Vec<u8> {
+pub fn encode_txn_index(aborted: &[AbortedTxn]) -> Vec<u8> {
     let mut out = Vec::with_capacity(aborted.len() * TXN_ENTRY);
     for txn in aborted {
         out.extend_from_slice(&0i16.to_be_bytes());
@@ -169,13 +169,10 @@ fn encode_txn_index(aborted: &[AbortedTxn]) -> Vec<u8> {
     out
 }
 
-/// The same, read. `None` for what is no index of version 0.
+/// The same, read. An entry that is cut off is being written at this moment; `None` for entries of another version.
 pub fn decode_txn_index(bytes: &[u8]) -> Option<Vec<AbortedTxn>> {
-    let entries = bytes.chunks_exact(TXN_ENTRY);
-    if !entries.remainder().is_empty() {
-        return None;
-    }
-    entries
+    bytes
+        .chunks_exact(TXN_ENTRY)
         .map(|entry| {
             let (version, fields) = entry.split_first_chunk::<2>()?;
             let field = |at: usize| Some(i64::from_be_bytes(*fields.get(at * 8..)?.first_chunk()?));

@@ -39,10 +39,7 @@ impl Log {
         group: CleanedGroup,
     ) -> Result<bool, StorageError> {
         let CleanedGroup { segment, sources } = group;
-        let Some(at) = self
-            .place_of(&sources)
-            .filter(|_| self.is_generation(cleaning.generation()))
-        else {
+        let Some(at) = self.place_of(&sources).filter(|_| self.began(cleaning)) else {
             let path = self.path.clone();
             return match segment.discard() {
                 // The directory was renamed: the topic is deleted.
@@ -79,6 +76,11 @@ impl Log {
         !self.is_closed && self.truncations == generation
     }
 
+    /// Whether the cleaning is of this log: a partition may have got another one, in another directory.
+    fn began(&self, cleaning: &Cleaning) -> bool {
+        self.is_generation(cleaning.generation()) && self.path == cleaning.path
+    }
+
     /// A cleaning could not read or write a file. That takes the directory offline, unless the log changed meanwhile: then the
     /// files are rightly gone.
     pub fn fail_cleaning(&self, error: io::Error) {
@@ -106,7 +108,8 @@ impl Log {
                 to => suffixed(&self.path, base_offset, kind, to),
             };
             match disk::rename(&source, &target) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                // Only the log is always there.
+                Err(e) if kind == LOG || e.kind() != io::ErrorKind::NotFound => {
                     return Err(self.io_error("rename", &source, e));
                 }
                 _ => {}
@@ -118,7 +121,7 @@ impl Log {
     /// Notes that the log is clean up to where the cleaning got. False if it lost segments meanwhile.
     pub fn finish_cleaning(&mut self, cleaning: &Cleaning) -> bool {
         let (_, end) = cleaning.dirty_section();
-        let finished = self.is_generation(cleaning.generation());
+        let finished = self.began(cleaning);
         if finished {
             self.cleaner_checkpoint = Some(end);
         }

@@ -288,6 +288,28 @@ fn retention_ends_a_cleaning() {
 }
 
 #[test]
+fn a_cleaning_is_of_one_log_only() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut logs = [one.path(), two.path()].map(|dir| open(dir, &small()));
+    for log in &mut logs {
+        for at in 0..10 {
+            put(log, "a", &at.to_string());
+        }
+        log.flush().unwrap();
+    }
+    let [log, other] = &mut logs;
+    let range = log.log_to_clean(10, NOW).unwrap().range;
+    let mut cleaning = log.begin_cleaning(range, SETTINGS, NOW).unwrap();
+    cleaning.build_map(1, &mut |_| true).unwrap();
+    let group = cleaning.clean_group(&mut |_| true).unwrap().unwrap();
+    let before = texts(other);
+    assert!(!other.replace_segments(&cleaning, group).unwrap());
+    assert!(!other.finish_cleaning(&cleaning));
+    assert_eq!(texts(other), before);
+    assert!(leftovers(one.path()).is_empty());
+}
+
+#[test]
 fn a_deleted_log_ends_a_cleaning() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = open(dir.path(), &small());
