@@ -145,6 +145,14 @@ impl Log {
         self.log_start_offset
     }
 
+    /// What `log-start-offset-checkpoint` has to hold: nothing where the first segment's name says it
+    /// (`LogManager.checkpointLogStartOffsetsInDir`).
+    pub fn log_start_to_checkpoint(&self) -> Option<Offset> {
+        let first = self.closed.first().map(|segment| segment.base_offset);
+        let first = first.unwrap_or(self.active.base_offset);
+        (self.log_start_offset > first).then_some(self.log_start_offset)
+    }
+
     /// Log end offset (LEO).
     pub fn next_offset(&self) -> Offset {
         self.next_offset

@@ -113,8 +113,8 @@ fn recovery_point(partition: &Partition) -> Option<Offset> {
 
 fn log_start_offset(partition: &Partition) -> Option<Offset> {
     partition
-        .with_log(|log: &mut Log| log.log_start_offset())
-        .ok()
+        .with_log(|log: &mut Log| log.log_start_to_checkpoint())
+        .ok()?
 }
 
 fn cleaner_checkpoint(partition: &Partition) -> Option<Offset> {
