@@ -39,7 +39,8 @@ log_dirs() { ktool log-dirs --bootstrap-server "$BOOTSTRAP" --describe "$@" | ta
 log_has() { grep -qE "$1" "$BROKER_DIR/broker.log" || { tail -20 "$BROKER_DIR/broker.log"; return 1; }; }
 exits_with() { # STATUS : the broker ends by itself with it
     local i
-    for ((i = 0; i < 50; i++)); do broker_alive || break; sleep 0.1; done
+    for ((i = 0; i < 100; i++)); do broker_alive || break; sleep 0.1; done
+    ! broker_alive || { tail -5 "$BROKER_DIR/broker.log"; return 1; }
     wait "$BROKER_PID"
     same "$?" "$1" && BROKER_PID=
 }
@@ -74,7 +75,7 @@ vanished() {
     ktopics --describe --topic spread | grep -P "Partition: $lost\tLeader: none" || { ktopics --describe --topic spread; return 1; }
     same "$(metric 'kafka_log_logmanager_offlinelogdirectorycount' | grep -v '#' | awk '{ print $NF }')" 1 || return 1
     same "$(metric logdirectoryoffline | grep -F "$ROOT/b/log" | awk '{ print $NF }')" 1 || return 1
-    log_dirs | grep -qE '"logDir":"[^"]*/b/log","partitions":\[\],"error":"org.apache.kafka.common.errors.KafkaStorageException' || { log_dirs; return 1; }
+    log_dirs | grep -qE '"partitions":\[\],"error":"[^"]*KafkaStorageException","logDir":"[^"]*/b/log"' || { log_dirs; return 1; }
     same "$(create later 3; for i in 0 1 2; do where "later-$i"; done | grep -c b)" 0
 }
 check "the broker does without one that vanished" vanished
@@ -106,5 +107,130 @@ if [ "$BROKER" = ottla ]; then
     twice() { sed -i "s|^log.dirs=.*|&,$ROOT/c/../c/log|" "$BROKER_DIR/server.properties"; refuses_start 'the same directory as' 1; }
     rm -rf "$ROOT/b/log"; mv "$ROOT/b/gone" "$ROOT/b/log"
     check "no start with a directory named twice" twice
+fi
+
+echo "-- replicas that move between directories"
+# move TOPIC-PARTITION DIR ARGS... : by kafka-reassign-partitions, as an operator does
+reassign() {
+    local tp=$1 dir=$2
+    printf '{"version":1,"partitions":[{"topic":"%s","partition":%s,"replicas":[1],"log_dirs":["%s"]}]}' \
+        "${tp%-*}" "${tp##*-}" "$ROOT/$dir/log" >"$OTTLA_TMP/move.json"
+    ktool reassign-partitions --bootstrap-server "$BOOTSTRAP" --reassignment-json-file "$OTTLA_TMP/move.json" "${@:3}"
+}
+moved() { # TOPIC-PARTITION DIR : within ten seconds
+    local i
+    for ((i = 0; i < 100; i++)); do [ "$(where "$1")" = "$2" ] && return 0; sleep 0.1; done
+    ls "$ROOT"/*/log; tail -5 "$BROKER_DIR/broker.log"
+    return 1
+}
+has_future() { ls -d "$ROOT/$2/log/$1".*-future >/dev/null 2>&1; }
+other() { [ "$1" = a ] && echo b || echo a; }
+dirs a b
+if broker log.segment.bytes=1048576 file.delete.delay.ms=100; then
+    create big 1; create small 1
+    seq 1 300000 | K -P -t big -p 0
+    writes small 1 100
+    S=$(where small-0); B=$(where big-0)
+    execute() {
+        local out
+        out=$(reassign small-0 "$(other "$S")" --execute) || { echo "$out"; return 1; }
+        grep -q 'Successfully started moving log directory to .* for replica small-0' <<<"$out" || { echo "$out"; return 1; }
+        moved small-0 "$(other "$S")"
+    }
+    check "kafka-reassign-partitions moves a replica" execute
+    verify() { reassign small-0 "$(other "$S")" --verify | grep 'Reassignment of replica small-0-1 completed successfully'; }
+    check "and sees it moved" verify
+    check "its records are there" reads small 100
+    check "it goes on" writes small 101 200
+    check "and is read on" reads small 200
+    slow() {
+        reassign big-0 "$(other "$B")" --execute --replica-alter-log-dirs-throttle 200000 | grep -q 'Successfully started moving' || return 1
+        sleep 0.5
+        has_future big-0 "$(other "$B")" || { ls "$ROOT"/*/log; return 1; }
+        log_dirs --topic-list big | tee "$OTTLA_TMP/described" | grep -qE '"partition":"big-0","size":[1-9][0-9]*,"offsetLag":[1-9][0-9]*,"isFuture":true' \
+            || { cat "$OTTLA_TMP/described"; return 1; }
+        reassign big-0 "$(other "$B")" --verify --preserve-throttles | grep 'Reassignment of replica big-0-1 is still in progress'
+    }
+    check "a throttled move shows its lag" slow
+    check "the replica serves meanwhile" reads big 300000
+    cancel() {
+        reassign big-0 "$B" --execute --replica-alter-log-dirs-throttle 200000 >/dev/null || return 1
+        ! has_future big-0 "$(other "$B")" && [ "$(where big-0)" = "$B" ]
+    }
+    check "asking for the old directory cancels it" cancel
+    resume() {
+        reassign big-0 "$(other "$B")" --execute --replica-alter-log-dirs-throttle 1000000 >/dev/null || return 1
+        kill -9 "$BROKER_PID"; wait "$BROKER_PID" 2>/dev/null
+        restart_broker || return 1
+        moved big-0 "$(other "$B")" && reads big 300000
+    }
+    check "a kill -9 in between: the next process goes on" resume
+    check "nothing is left behind" same "$(sleep 0.5; ls -d "$ROOT"/*/log/*-future 2>/dev/null | wc -l)" 0
+    unknown() {
+        sed -i 's|"log_dirs":.*|"log_dirs":["/nowhere"]}]}|' "$OTTLA_TMP/move.json"
+        ktool reassign-partitions --bootstrap-server "$BOOTSTRAP" --reassignment-json-file "$OTTLA_TMP/move.json" \
+            --execute --timeout 2000 2>&1 | grep -E 'LogDirNotFoundException|not.*configured'
+    }
+    check "a directory that is none of log.dirs is refused" unknown
+fi
+stop_broker
+
+echo "-- disks that fail while the broker runs"
+if may_mount; then
+    dirs a b
+    mount_small "$ROOT/b" 24m
+    if broker log.segment.bytes=16777216; then
+        create t 4
+        full() {
+            local i on_a on_b
+            for i in 0 1 2 3; do if [ "$(where "t-$i")" = b ]; then on_b=$i; else on_a=$i; fi; done
+            for i in 1 2 3 4 5 6; do
+                head -c 6000000 /dev/urandom | base64 -w 900 | K -P -t t -p "$on_b" || break
+            done
+            log_has 'stopping serving logs in log directory' || return 1
+            ! writes t 1 10 "$on_b" || { echo "the full disk still takes records"; return 1; }
+            writes t 1 10 "$on_a" && reads t 10 "$on_a" || return 1
+            broker_alive || return 1
+            ktopics --describe --topic t | grep -qP "Partition: $on_b\tLeader: none" || { ktopics --describe --topic t; return 1; }
+            create after 4
+            for i in 0 1 2 3; do writes after 1 10 "$i" || return 1; done
+        }
+        check "a full disk takes its partitions offline, the others go on" full
+        freed() {
+            stop_broker
+            rm -f "$ROOT"/b/log/*/*.index.tmp
+            umount "$ROOT/b" 2>/dev/null || true
+            restart_broker
+        }
+        check "the broker starts without the disk" freed
+    fi
+    stop_broker
+    unmount_all
+    dirs a b
+    mount_small "$ROOT/a" 24m; mount_small "$ROOT/b" 24m
+    if broker log.segment.bytes=16777216; then
+        create t 2
+        for i in 0 1; do if [ "$(where "t-$i")" = b ]; then on_b=$i; else on_a=$i; fi; done
+        read_only() {
+            stop_broker
+            mount -o remount,ro "$ROOT/b" || return 1
+            restart_broker || return 1
+            log_has 'log directory cannot be used' || return 1
+            ! writes t 1 10 "$on_b" || { echo "the read-only disk takes records"; return 1; }
+            writes t 1 10 "$on_a"
+        }
+        check "the broker starts without a disk that is read-only" read_only
+        halt() {
+            for i in 1 2 3 4 5 6; do
+                head -c 6000000 /dev/urandom | base64 -w 900 | K -P -t t -p "$on_a" || break
+            done
+            exits_with 1 && log_has 'the metadata log directory .* has failed'
+        }
+        check "a full disk under the metadata log: the process ends with status 1" halt
+    fi
+    stop_broker
+    unmount_all
+else
+    for case in "a full disk" "a read-only disk" "the metadata log's disk"; do skip "$case" "may not mount a tmpfs here"; done
 fi
 finish

@@ -168,6 +168,7 @@ pub static API_TABLE: &[ApiSpec] = &[
     api!(23, OffsetForLeaderEpoch, 2..=4, flexible 4, PerItem(Topic, Describe), Request, now!(offset_for_leader_epoch)),
     api!(32, DescribeConfigs, 1..=4, flexible 4, PerItem(Config, DescribeConfigs), Request, now!(describe_configs)),
     api!(33, AlterConfigs, 0..=2, flexible 2, PerItem(Config, AlterConfigs), Request, later!(alter_configs)),
+    api!(34, AlterReplicaLogDirs, 1..=2, flexible 2, Cluster(Alter), Request, later!(alter_replica_log_dirs)),
     api!(35, DescribeLogDirs, 1..=5, flexible 2, Cluster(Describe), Request, later!(describe_log_dirs)),
     api!(37, CreatePartitions, 0..=3, flexible 2, PerItem(Topic, Alter), ControllerMutation, later!(create_partitions)),
     api!(42, DeleteGroups, 0..=2, flexible 2, PerItem(Group, Delete), Request, later!(delete_groups)),

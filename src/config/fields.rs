@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::broker_key;
+use super::broker_keys::DYNAMIC_ONLY_KEYS;
 use super::key::Value;
 use super::listeners::{Endpoint, SecurityProtocol};
+use super::{broker_key, find};
 
 /// A type that a field may have.
 trait FromValue: Sized {
@@ -158,7 +159,7 @@ fn read<T: FromValue>(effective: &BTreeMap<String, String>, field: &str) -> T {
 
 /// The value of a broker key: what is set, else the table's default.
 pub(super) fn effective_value(effective: &BTreeMap<String, String>, name: &str) -> Option<Value> {
-    let key = broker_key(name)?;
+    let key = broker_key(name).or_else(|| find(DYNAMIC_ONLY_KEYS, name))?;
     match effective.get(name) {
         Some(text) => key.parse(text).ok(),
         None => key.default_value(),

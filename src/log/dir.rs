@@ -15,6 +15,7 @@ use super::checkpoint::{
     parse_clean_shutdown, parse_offsets, read_file, replace_file, sync_dir,
 };
 use super::error::StorageError;
+use super::paths::{parse_future_dir, parse_partition_dir};
 use super::recovery::RecoveryState;
 use super::unified::Log;
 use super::{OpenParams, disk};
@@ -361,6 +362,14 @@ impl LogDir {
             .collect())
     }
 
+    /// Directories of replicas on their way into this one: partition and path.
+    pub fn future_dirs(&self) -> Result<Vec<(TopicPartition, PathBuf)>, StorageError> {
+        let found = self.entries()?.into_iter();
+        Ok(found
+            .filter_map(|(name, path)| Some((parse_future_dir(&name)?, path)))
+            .collect())
+    }
+
     /// Removes directories of topics that were deleted before the process ended.
     pub fn remove_deleted_dirs(&self) -> Result<usize, StorageError> {
         let mut removed = 0;
@@ -441,13 +450,4 @@ fn lock(dir: &Path) -> Result<File, StorageError> {
             reason: "another process is using this log directory".into(),
         })?;
     Ok(file)
-}
-
-/// `<topic>-<partition>`; `None` for anything else, directories on their way out included.
-pub fn parse_partition_dir(name: &str) -> Option<TopicPartition> {
-    let (topic, partition) = name.rsplit_once('-')?;
-    if topic.is_empty() || partition.is_empty() || !partition.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    Some(TopicPartition::new(topic, partition.parse().ok()?))
 }

@@ -33,7 +33,13 @@ use crate::types::{Offset, TimestampMs, TopicPartition};
 const REPLAY_CHUNK: usize = 16 << 10;
 
 pub(super) fn load(params: OpenParams) -> Result<Log, StorageError> {
-    let path = params.dir.path().join(params.topic_partition.to_string());
+    let name = params.topic_partition.to_string();
+    load_named(params, &name)
+}
+
+/// As [`load`], in a directory of another name.
+pub(super) fn load_named(params: OpenParams, name: &str) -> Result<Log, StorageError> {
+    let path = params.dir.path().join(name);
     match disk::create_dir(&path) {
         Ok(()) => create(params, &path),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => load_existing(params, &path),

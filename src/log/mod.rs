@@ -15,6 +15,7 @@ mod dirs;
 pub mod disk;
 mod error;
 mod flush;
+mod future;
 mod index;
 pub mod inspect;
 
@@ -40,6 +41,7 @@ pub use dir::LogDir;
 pub use dirs::LogDirs;
 pub use error::{AppendError, ReadError, StorageError};
 pub use flush::FlushJob;
+pub use future::CopyStep;
 pub use leader_epochs::LeaderEpochCache;
 pub use truncate::delete;
 pub use unified::Log;

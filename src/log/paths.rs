@@ -37,3 +37,28 @@ pub fn delete_dir_name(tp: &TopicPartition, id: uuid::Uuid) -> String {
     }
     format!("{}{suffix}", &tp.topic[..topic_len])
 }
+
+/// `<topic>-<partition>.<id>-future`: a replica on its way into another log directory. `None` where no file system would
+/// take the name (KAFKA-4893).
+pub fn future_dir_name(tp: &TopicPartition, id: uuid::Uuid) -> Option<String> {
+    let name = format!("{tp}.{}-future", id.simple());
+    (name.len() <= NAME_MAX).then_some(name)
+}
+
+/// The partition of a directory of [`future_dir_name`].
+pub fn parse_future_dir(name: &str) -> Option<TopicPartition> {
+    let (tp, id) = name.strip_suffix("-future")?.rsplit_once('.')?;
+    if id.len() != 32 || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    parse_partition_dir(tp)
+}
+
+/// `<topic>-<partition>`; `None` for anything else, directories on their way out or in included.
+pub fn parse_partition_dir(name: &str) -> Option<TopicPartition> {
+    let (topic, partition) = name.rsplit_once('-')?;
+    if topic.is_empty() || partition.is_empty() || !partition.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    Some(TopicPartition::new(topic, partition.parse().ok()?))
+}

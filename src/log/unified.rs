@@ -392,7 +392,7 @@ impl Log {
     }
 
     /// Closes the active segment and begins one at `base_offset`, or at the log's end where that is higher.
-    fn roll(&mut self, base_offset: Offset) -> Result<(), StorageError> {
+    pub(super) fn roll(&mut self, base_offset: Offset) -> Result<(), StorageError> {
         let base_offset = base_offset.max(self.next_offset);
         self.finish_active()?;
         self.producers.map_end_offset = base_offset;

@@ -29,7 +29,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::error;
 
 use crate::config::TopicConfig;
-use crate::log::{AppendInfo, EpochEndOffset, Log, LogSlice, ReadError};
+use crate::log::{AppendInfo, CopyStep, EpochEndOffset, Log, LogSlice, ReadError, StorageError};
 use crate::metrics::TopicMetrics;
 use crate::protocol::batch::ValidBatch;
 use crate::protocol::{Error, ErrorCode};
@@ -84,6 +84,17 @@ impl LogSlot {
             Self::Closed(_) => None,
         }
     }
+}
+
+/// What became of [`Partition::replace_log`].
+#[derive(Debug)]
+pub enum Replaced {
+    /// The log that was there before, to be deleted.
+    Old(Log),
+    /// The new one, which has not caught up.
+    NotYet(Log),
+    /// The new one's directory failed.
+    Failed(StorageError),
 }
 
 /// One result for each batch.
@@ -317,6 +328,24 @@ impl Partition {
         let mut inner = self.lock();
         let last_stable_offset = inner.offsets()?.last_stable_offset;
         online(&mut inner.log).map(|log| f(log, last_stable_offset))
+    }
+
+    /// Puts `future`, a log in another directory, in the place of the present one, if it has everything that this one has.
+    pub fn replace_log(&self, mut future: Log) -> Replaced {
+        let mut inner = self.lock();
+        let LogSlot::Open(current) = &inner.log else {
+            return Replaced::NotYet(future);
+        };
+        if !matches!(current.copy_step(&future, 1), Ok(CopyStep::CaughtUp)) {
+            return Replaced::NotYet(future);
+        }
+        if let Err(error) = future.become_current(current) {
+            return Replaced::Failed(error);
+        }
+        match std::mem::replace(&mut inner.log, LogSlot::Open(future)) {
+            LogSlot::Open(old) => Replaced::Old(old),
+            LogSlot::Closed(_) => unreachable!("it was open a moment ago, under the same lock"),
+        }
     }
 
     /// Takes the log away, to close or delete it; everybody who waits gets `reason`, and who comes later too.

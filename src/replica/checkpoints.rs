@@ -55,6 +55,7 @@ impl ReplicaManager {
 
     /// Everything a clean stop leaves behind: flushed logs, checkpoints, and the file that says so.
     pub fn close(&self, broker_epoch: i64) {
+        self.close_moves();
         let partitions = self.partitions();
         for dir in self.log_dirs().online() {
             if let Err(error) = close_dir(dir, &in_dir(&partitions, dir), broker_epoch) {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use arc_swap::ArcSwap;
 use tracing::{error, info, warn};
 
+use super::alter_log_dirs::Moves;
 use super::log_dirs::Assignments;
 use crate::clock::Clock;
 use crate::config::{Config, TopicConfig};
@@ -39,7 +40,7 @@ pub struct ReplicaManager {
     pub(super) broker_id: BrokerId,
     pub(super) config: Arc<ArcSwap<Config>>,
     log_dirs: LogDirs,
-    clock: Clock,
+    pub(super) clock: Clock,
     metrics: Arc<Metrics>,
     images: Images,
     /// What leaders here ask the controller for.
@@ -48,6 +49,7 @@ pub struct ReplicaManager {
     /// Directories of deleted topics, and when (monotonic) they may go.
     trash: Mutex<Vec<(i64, PathBuf)>>,
     pub(super) assignments: Assignments,
+    pub(super) moves: Moves,
     /// What each checkpoint file holds, by directory and file name.
     pub(super) checkpointed: Mutex<HashMap<CheckpointFile, BTreeMap<TopicPartition, Offset>>>,
 }
@@ -83,6 +85,7 @@ impl ReplicaManager {
             hosted: RwLock::default(),
             trash: Mutex::default(),
             assignments: Assignments::default(),
+            moves: Moves::default(),
             checkpointed: Mutex::default(),
         }
     }
@@ -227,11 +230,22 @@ impl ReplicaManager {
     }
 
     fn open_params(&self, dir: &Arc<LogDir>, assigned: &Assigned) -> OpenParams {
+        let (tp, config) = (&assigned.topic_partition, &assigned.config);
+        self.params(dir, tp.clone(), assigned.topic_id, Arc::clone(config))
+    }
+
+    pub(super) fn params(
+        &self,
+        dir: &Arc<LogDir>,
+        topic_partition: TopicPartition,
+        topic_id: Uuid,
+        config: Arc<TopicConfig>,
+    ) -> OpenParams {
         OpenParams {
             dir: Arc::clone(dir),
-            topic_partition: assigned.topic_partition.clone(),
-            topic_id: Some(assigned.topic_id),
-            config: Arc::clone(&assigned.config),
+            topic_partition,
+            topic_id: Some(topic_id),
+            config,
             producer_id_expiration_ms: i64::from(self.config.load().producer_id_expiration_ms),
             now_ms: self.clock.wall_ms(),
         }
@@ -342,6 +356,7 @@ impl ReplicaManager {
         }
         drop(hosted);
         for partition in topic.partitions.iter().flatten() {
+            self.cancel_move(&partition.topic_partition);
             if let Some(log) = partition.take_log(ErrorCode::UnknownTopicOrPartition) {
                 self.delete_log(&partition.topic_partition, log);
             }
@@ -350,7 +365,7 @@ impl ReplicaManager {
         info!(topic = %topic.name, %topic_id, "topic deleted");
     }
 
-    fn delete_log(&self, topic_partition: &TopicPartition, mut log: Log) {
+    pub(super) fn delete_log(&self, topic_partition: &TopicPartition, mut log: Log) {
         let delay_ms = log.config().file_delete_delay_ms.max(0) as u64;
         match log.rename_for_delete() {
             Ok(path) => self
@@ -517,6 +532,7 @@ impl Publisher for ReplicaManager {
                 partition.brokers_changed(&|id| active_epoch(image, id));
             }
         }
+        self.resume_moves(delta, image);
         self.compare_directories(delta, image);
         self.update_configs(delta, image);
     }

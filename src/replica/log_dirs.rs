@@ -2,15 +2,15 @@
 //! with the fewest partitions; and what happens to partitions whose directory fails (KIP-112, KIP-858).
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::ReplicaManager;
 use crate::config::Config;
-use crate::log::{LogDir, LogDirs};
+use crate::log::{Log, LogDir, LogDirs};
 use crate::metadata::{MetadataDelta, MetadataImage};
 use crate::partition::Partition;
 use crate::protocol::ErrorCode;
@@ -50,8 +50,9 @@ pub(super) struct Placement<'a> {
     dirs: &'a LogDirs,
     /// Online directories that take new partitions, and how many they have.
     counts: Vec<(Arc<LogDir>, usize)>,
-    /// Directories asked for by AlterReplicaLogDirs before the partition was there.
-    preferred: BTreeMap<TopicPartition, Arc<LogDir>>,
+    replicas: &'a ReplicaManager,
+    /// Future logs found at the start: partition, directory and path.
+    futures: Vec<(TopicPartition, Arc<LogDir>, PathBuf)>,
     /// The image that this broker started with: its partitions may be in directories that are offline.
     initial: bool,
 }
@@ -59,20 +60,23 @@ pub(super) struct Placement<'a> {
 impl Placement<'_> {
     /// `None` where the partition is, or may be, in a directory that is offline.
     pub fn choose(&mut self, tp: &TopicPartition, registered: Uuid) -> Option<Arc<LogDir>> {
-        let chosen = self.existing(tp).or_else(|| {
-            if let Some(dir) = self.preferred.get(tp) {
-                return Some(Arc::clone(dir));
-            }
-            let known = registered.as_u128() >= FIRST_DIRECTORY_ID;
-            if known && let Some(dir) = self.dirs.with_id(registered) {
-                return Some(Arc::clone(dir)).filter(|dir| !dir.is_offline());
-            }
-            if (known || self.initial) && !self.dirs.offline().is_empty() {
-                return None;
-            }
-            let fewest = self.counts.iter().min_by_key(|(_, count)| *count);
-            fewest.map(|(dir, _)| Arc::clone(dir))
-        })?;
+        let existing = self.existing(tp, registered);
+        let chosen = existing
+            .or_else(|| self.abandoned(tp, registered))
+            .or_else(|| {
+                if let Some(dir) = self.replicas.take_preferred(tp) {
+                    return Some(dir);
+                }
+                let known = registered.as_u128() >= FIRST_DIRECTORY_ID;
+                if known && let Some(dir) = self.dirs.with_id(registered) {
+                    return Some(Arc::clone(dir)).filter(|dir| !dir.is_offline());
+                }
+                if (known || self.initial) && !self.dirs.offline().is_empty() {
+                    return None;
+                }
+                let fewest = self.counts.iter().min_by_key(|(_, count)| *count);
+                fewest.map(|(dir, _)| Arc::clone(dir))
+            })?;
         let counts = self.counts.iter_mut();
         for (_, count) in counts.filter(|(dir, _)| Arc::ptr_eq(dir, &chosen)) {
             *count += 1;
@@ -80,15 +84,43 @@ impl Placement<'_> {
         Some(chosen)
     }
 
-    fn existing(&self, tp: &TopicPartition) -> Option<Arc<LogDir>> {
+    /// The directory that the replica was being moved into, where the metadata knows it there and the old one has nothing: the
+    /// process ended between the two renames of a move, or the old directory failed. The future log becomes the current one.
+    fn abandoned(&self, tp: &TopicPartition, registered: Uuid) -> Option<Arc<LogDir>> {
+        let known = |dir: &LogDir| dir.directory_id() == Some(registered);
+        let mut futures = self.futures.iter();
+        let (_, dir, path) = futures.find(|(found, dir, _)| found == tp && known(dir))?;
+        match Log::promote_dir(path, tp) {
+            Ok(()) => {
+                info!(topic_partition = %tp, dir = %dir.path().display(), "recovered an abandoned future log");
+                Some(Arc::clone(dir))
+            }
+            Err(cause) => {
+                dir.fail(cause);
+                None
+            }
+        }
+    }
+
+    fn existing(&self, tp: &TopicPartition, registered: Uuid) -> Option<Arc<LogDir>> {
         if let [only] = self.dirs.dirs()
             && self.dirs.offline().is_empty()
         {
             return Some(Arc::clone(only));
         }
         let name = tp.to_string();
-        let mut online = self.dirs.online();
-        online.find(|dir| dir.path().join(&name).is_dir()).cloned()
+        let mut holding = self
+            .dirs
+            .online()
+            .filter(|dir| dir.path().join(&name).is_dir());
+        let first = holding.next()?;
+        // Two have it where the process ended between the two renames of a move: the metadata knows the newer one.
+        let known = self
+            .dirs
+            .with_id(registered)
+            .filter(|dir| !Arc::ptr_eq(dir, first));
+        let newer = known.filter(|known| holding.any(|dir| Arc::ptr_eq(dir, known)));
+        Some(Arc::clone(newer.unwrap_or(first)))
     }
 }
 
@@ -125,10 +157,16 @@ impl ReplicaManager {
                 });
             }
         }
+        let mut futures = Vec::new();
+        for dir in dirs.online().filter(|_| initial && dirs.dirs().len() > 1) {
+            let found = dir.future_dirs().unwrap_or_default().into_iter();
+            futures.extend(found.map(|(tp, path)| (tp, Arc::clone(dir), path)));
+        }
         Placement {
+            futures,
             dirs,
             counts,
-            preferred: BTreeMap::new(),
+            replicas: self,
             initial,
         }
     }
@@ -162,13 +200,17 @@ impl ReplicaManager {
                 continue;
             };
             for index in &change.partitions {
-                let registered = topic
-                    .partitions
-                    .get(index)
-                    .map(|p| p.directory(self.broker_id));
+                let Some(registered) = topic.partitions.get(index) else {
+                    continue;
+                };
+                let registered = registered.directory(self.broker_id);
+                let tp = TopicPartition::new(Arc::clone(&topic.name), *index);
+                if self.note_registered(&tp, registered) {
+                    continue;
+                }
                 let actual = hosted.partition(*index).and_then(|p| directory_id(p));
                 if let Some(actual) = actual
-                    && registered.is_some_and(|registered| registered != actual)
+                    && registered != actual
                 {
                     self.assignments.add(*topic_id, *index, actual);
                 }

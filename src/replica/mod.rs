@@ -1,6 +1,7 @@
 //! The partitions that this broker hosts. Follows the metadata image: opens logs for what is assigned here,
 //! removes what was deleted. Handlers look partitions up here.
 
+mod alter_log_dirs;
 mod checkpoints;
 mod fetch_session;
 mod hosted;
@@ -9,6 +10,7 @@ mod log_dirs;
 mod log_scrubber;
 mod throttle;
 
+pub use alter_log_dirs::FutureReplica;
 pub use fetch_session::{FetchContext, PartitionKey, SessionCache, TopicRef, Wanted};
 pub use hosted::{HostedTopic, ReplicaManager};
 pub use log_cleaner::LogCleaner;

@@ -135,6 +135,7 @@ impl Broker {
             shutdown: metadata_shutdown.clone(),
         });
         tokio::spawn(failures.clone().follow(Arc::clone(&services.replicas)));
+        tokio::spawn(Arc::clone(&services.replicas).move_replicas());
         let lifecycle = Lifecycle::start(&config, &services, &cluster_id, failures.clone()).await?;
         let broker = Self {
             services,

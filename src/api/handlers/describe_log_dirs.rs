@@ -14,6 +14,7 @@ use crate::protocol::messages::describe_log_dirs::{
     DescribeLogDirsResult, DescribeLogDirsTopic,
 };
 use crate::replica::is_cordoned;
+use crate::types::TopicPartition;
 
 type Topics = BTreeMap<Arc<str>, Vec<DescribeLogDirsPartition>>;
 
@@ -102,29 +103,49 @@ fn topics_by_dir(
         });
         partitions.collect()
     });
+    let is_wanted = |tp: &TopicPartition| {
+        let key = (&*tp.topic, tp.partition);
+        wanted.as_ref().is_none_or(|wanted| wanted.contains(&key))
+    };
     let mut by_dir: HashMap<PathBuf, Topics> = HashMap::new();
-    for partition in context.services.replicas.partitions() {
+    let mut add = |dir: PathBuf, tp: &TopicPartition, described: DescribeLogDirsPartition| {
+        let topics = by_dir.entry(dir).or_default();
+        let partitions = topics.entry(Arc::clone(&tp.topic)).or_default();
+        partitions.push(described);
+    };
+    let replicas = &context.services.replicas;
+    for partition in replicas.partitions() {
         let tp = &partition.topic_partition;
-        let is_wanted = |wanted: &HashSet<_>| wanted.contains(&(&*tp.topic, tp.partition));
-        if !wanted.as_ref().is_none_or(is_wanted) {
+        if !is_wanted(tp) {
             continue;
         }
-        let size = partition.with_log(|log| (log.log_dir().path().to_owned(), log.size_bytes()));
+        let size = partition.with_log(|log| {
+            let dir = log.log_dir().path().to_owned();
+            (dir, log.size_bytes(), log.next_offset())
+        });
+        let offsets = partition.offsets();
         // A partition whose directory failed has no log to show.
-        let Ok((dir, size_bytes)) = size else {
+        let (Ok((dir, size_bytes, next_offset)), Ok(offsets)) = (size, offsets) else {
             continue;
         };
         let described = DescribeLogDirsPartition {
             partition_index: tp.partition,
             partition_size: i64::try_from(size_bytes).unwrap_or(i64::MAX),
-            offset_lag: 0,
+            offset_lag: (offsets.high_watermark - next_offset).max(0),
             is_future_key: false,
         };
-        let topics = by_dir.entry(dir).or_default();
-        topics
-            .entry(Arc::clone(&tp.topic))
-            .or_default()
-            .push(described);
+        add(dir, tp, described);
+    }
+    for future in replicas.future_replicas() {
+        if is_wanted(&future.topic_partition) {
+            let described = DescribeLogDirsPartition {
+                partition_index: future.topic_partition.partition,
+                partition_size: i64::try_from(future.size_bytes).unwrap_or(i64::MAX),
+                offset_lag: future.offset_lag,
+                is_future_key: true,
+            };
+            add(future.log_dir, &future.topic_partition, described);
+        }
     }
     by_dir
 }

@@ -3,6 +3,7 @@
 mod crash;
 pub mod disk_recorder;
 mod files;
+mod future;
 mod model;
 mod producers;
 mod recovery;
