@@ -17,6 +17,7 @@ pub mod quorum;
 pub mod replica;
 pub mod rpc;
 pub mod server;
+pub mod sim;
 #[cfg(test)]
 mod tidy;
 pub mod types;

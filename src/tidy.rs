@@ -16,7 +16,7 @@ const LAYERS: &[(u8, &[&str])] = &[
     (5, &["group", "transaction", "share"]),
     (6, &["api"]),
     (7, &["server", "admin"]),
-    (8, &["main", "cli"]),
+    (8, &["main", "cli", "sim"]),
 ];
 
 /// Uses of a module that is not below the user: (user, used).

@@ -124,7 +124,7 @@ fn session_timeout_ms(turn: &Turn<'_>) -> i64 {
 }
 
 /// BrokerRegistration: a broker process introduces itself; it gets its epoch and starts fenced.
-pub(super) fn register_broker(
+pub fn register_broker(
     turn: &mut Turn<'_>,
     request: &BrokerRegistrationRequest,
 ) -> Outcome<BrokerRegistrationResponse> {
@@ -320,7 +320,7 @@ enum State {
 }
 
 /// BrokerHeartbeat: the broker lives, and asks for its next state.
-pub(super) fn broker_heartbeat(
+pub fn broker_heartbeat(
     turn: &mut Turn<'_>,
     request: &BrokerHeartbeatRequest,
 ) -> Outcome<BrokerHeartbeatResponse> {
@@ -493,7 +493,7 @@ fn offline_directories(
 }
 
 /// Fences one broker whose session has expired. Called by the loop's timer until it returns nothing.
-pub(super) fn fence_stale_broker(turn: &mut Turn<'_>) -> Vec<MetadataRecord> {
+pub fn fence_stale_broker(turn: &mut Turn<'_>) -> Vec<MetadataRecord> {
     let timeout_ms = session_timeout_ms(turn);
     let stale = turn.heartbeats.contacts.iter().find_map(|(id, contact)| {
         let expired = contact.last_contact_ms + timeout_ms <= turn.now_ms;

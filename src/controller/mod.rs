@@ -26,5 +26,15 @@ pub use handle::Handle;
 pub use outcome::{Outcome, Settings, Turn};
 pub use rng::Rng;
 
+/// The handlers themselves, for who runs them without the event loop: the simulator.
+pub mod pure {
+    pub use super::cluster_control::{
+        Heartbeats, broker_heartbeat, fence_stale_broker, register_broker,
+    };
+    pub use super::partition_control::alter_partition;
+    pub use super::periodic_control::Periodic;
+    pub use super::topic_control::create_topics;
+}
+
 #[cfg(test)]
 mod tests;

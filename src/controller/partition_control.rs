@@ -159,7 +159,7 @@ fn has_online_replica(
 }
 
 /// AlterPartition: a leader reports a new ISR (KIP-497, 704, 841, 903).
-pub(super) fn alter_partition(
+pub fn alter_partition(
     turn: &mut Turn<'_>,
     request: &AlterPartitionRequest,
 ) -> Outcome<AlterPartitionResponse> {

@@ -13,7 +13,7 @@ const ELECTIONS_MAX: usize = 1000;
 
 /// When the next runs are due, in monotonic time.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Periodic {
+pub struct Periodic {
     /// `None` without `auto.leader.rebalance.enable`.
     balance_at_ms: Option<i64>,
     unclean_at_ms: i64,

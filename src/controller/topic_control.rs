@@ -38,7 +38,7 @@ fn invalid_request(message: &'static str) -> Error {
 }
 
 /// CreateTopics. All topics that are in order are created in one batch.
-pub(super) fn create_topics(
+pub fn create_topics(
     turn: &mut Turn<'_>,
     request: &CreateTopicsRequest,
 ) -> Outcome<CreateTopicsResponse> {

@@ -43,6 +43,7 @@ pub use error::{AppendError, ReadError, StorageError};
 pub use flush::FlushJob;
 pub use future::CopyStep;
 pub use leader_epochs::LeaderEpochCache;
+pub use producer_state::{ProducerState, Verdict};
 pub use truncate::delete;
 pub use unified::Log;
 

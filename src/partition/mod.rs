@@ -19,7 +19,7 @@ pub use proposals::{IsrProposals, ProposedIsr};
 pub use remote_replica::FollowerFetch;
 pub use replication::{AppendAsFollowerError, FollowerPosition, Replicated};
 pub use state::{ActiveEpochs, Effects, PartitionState, ReplicationRules, Transition};
-pub use truncation::{OutOfRange, Truncation, out_of_range, truncation};
+pub use truncation::{OutOfRange, Truncation, diverging_epoch, out_of_range, truncation};
 pub use waiters::{Committed, FetchWait};
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -413,7 +413,9 @@ impl Inner {
             diverging_epoch: None,
         };
         if request.last_fetched_epoch >= 0 {
-            result.diverging_epoch = replication::diverging_epoch(log, request)?;
+            let bounds = (log.log_start_offset(), log.next_offset());
+            let (offset, epoch) = (request.offset, request.last_fetched_epoch);
+            result.diverging_epoch = diverging_epoch(log.leader_epochs(), bounds, offset, epoch)?;
             if result.diverging_epoch.is_some() {
                 return Ok(result);
             }

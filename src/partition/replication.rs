@@ -361,20 +361,3 @@ fn up_to_epoch(records: Bytes, leader_epoch: LeaderEpoch) -> Bytes {
     }
     records
 }
-
-/// Where this log and the reader's part, by the reader's last epoch (`Partition.readRecords`).
-pub(super) fn diverging_epoch(
-    log: &Log,
-    request: &ReadRequest,
-) -> Result<Option<EpochEndOffset>, Error> {
-    let epochs = log.leader_epochs();
-    let end = epochs.end_offset_for(request.last_fetched_epoch, log.next_offset());
-    if end.end_offset < 0
-        || end.leader_epoch == NO_LEADER_EPOCH
-        || request.offset < log.log_start_offset()
-    {
-        return Err(ErrorCode::OffsetOutOfRange.into());
-    }
-    let diverges = end.leader_epoch < request.last_fetched_epoch || end.end_offset < request.offset;
-    Ok(diverges.then_some(end))
-}

@@ -1,7 +1,8 @@
 //! How a follower's log comes to agree with its leader's: by leader epochs, never by its own high watermark (KIP-101,
 //! KIP-279, KIP-595). Pure; after Kafka's `AbstractFetcherThread`.
 
-use crate::log::EpochEndOffset;
+use crate::log::{EpochEndOffset, LeaderEpochCache};
+use crate::protocol::{Error, ErrorCode};
 use crate::types::{LeaderEpoch, NO_LEADER_EPOCH, Offset};
 
 /// Where a follower cuts its log.
@@ -69,4 +70,22 @@ pub fn out_of_range(
     } else {
         OutOfRange::FetchAgain
     }
+}
+
+/// Where a leader's log and its follower's part, by the epoch of the follower's last record; `None` where they do not
+/// (`Partition.readRecords`). `log` is the leader's: its start and its end.
+pub fn diverging_epoch(
+    epochs: &LeaderEpochCache,
+    log: (Offset, Offset),
+    fetch_offset: Offset,
+    last_fetched_epoch: LeaderEpoch,
+) -> Result<Option<EpochEndOffset>, Error> {
+    let (log_start_offset, next_offset) = log;
+    let end = epochs.end_offset_for(last_fetched_epoch, next_offset);
+    if end.end_offset < 0 || end.leader_epoch == NO_LEADER_EPOCH || fetch_offset < log_start_offset
+    {
+        return Err(ErrorCode::OffsetOutOfRange.into());
+    }
+    let diverges = end.leader_epoch < last_fetched_epoch || end.end_offset < fetch_offset;
+    Ok(diverges.then_some(end))
 }

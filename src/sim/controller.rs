@@ -1,0 +1,382 @@
+//! A node's controller: the real handlers over a speculative image, as the controller's event loop runs them, above the
+//! modelled quorum.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use kafka_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
+use kafka_protocol::messages::{BrokerId as WireBrokerId, CreateTopicsRequest, TopicName};
+use kafka_protocol::protocol::StrBytes;
+
+use super::NodeId;
+use super::bug::Bug;
+use super::messages::{ControllerAnswer, ControllerRequest, Event, Message, RequestId, Timer};
+use super::oracle::Checked;
+use super::world::{NODES, World};
+use crate::controller::pure::{self, Heartbeats, Periodic};
+use crate::controller::{Rng, Turn};
+use crate::metadata::{MetadataDelta, MetadataImage};
+use crate::protocol::metadata_records::{ConfigRecord, MetadataRecord};
+use crate::types::LeaderEpoch;
+
+/// How often a controller looks for stale brokers and periodic tasks.
+const TICK_MS: i64 = 40;
+/// How often voters look whether they hear their leader.
+const QUORUM_TICK_MS: i64 = 50;
+/// How long they wait for it.
+const ELECTION_TIMEOUT_MS: i64 = 250;
+
+/// The controller of a node that was elected, until it notices that it is not any more.
+pub struct Active {
+    epoch: LeaderEpoch,
+    /// Includes what is proposed.
+    image: MetadataImage,
+    heartbeats: Heartbeats,
+    periodic: Periodic,
+    rng: Rng,
+    in_flight: VecDeque<Proposal>,
+}
+
+/// Records on their way to a majority, and the answer that waits for them.
+struct Proposal {
+    records: Vec<MetadataRecord>,
+    reply: Option<(NodeId, RequestId, ControllerAnswer)>,
+}
+
+impl World {
+    /// Voters that hear `node`, itself included, are a majority.
+    fn has_majority(&self, node: NodeId) -> bool {
+        let hears =
+            |other: &&NodeId| self.is_running(**other) && self.network.connects(node, **other);
+        self.is_running(node) && NODES.iter().filter(hears).count() > NODES.len() / 2
+    }
+
+    pub(super) fn on_quorum_tick(&mut self) -> Checked {
+        self.schedule(QUORUM_TICK_MS, Event::Quorum);
+        // A leader that was restarted is one no more.
+        let leads = |leader| self.has_majority(leader) && self.active(leader).is_some();
+        if self.quorum.leader.is_some_and(leads) {
+            self.quorum.silent_since_ms = None;
+            return Ok(());
+        }
+        let since_ms = *self.quorum.silent_since_ms.get_or_insert(self.now_ms);
+        if self.quorum.leader.is_some() && self.now_ms - since_ms < ELECTION_TIMEOUT_MS {
+            return Ok(());
+        }
+        let first = self.rng.below(NODES.len());
+        let candidates = (0..NODES.len()).map(|at| NODES[(first + at) % NODES.len()]);
+        let Some(elected) = candidates.into_iter().find(|node| self.has_majority(*node)) else {
+            return Ok(());
+        };
+        self.commit_orphans()?;
+        self.quorum.epoch += 1;
+        self.quorum.leader = Some(elected);
+        self.quorum.silent_since_ms = None;
+        self.activate(elected);
+        Ok(())
+    }
+
+    /// Some of what the old leader proposed may have reached the new one: then it is committed, whoever was told.
+    fn commit_orphans(&mut self) -> Checked {
+        let (epoch, leader) = (self.quorum.epoch, self.quorum.leader);
+        let Some(active) = leader.and_then(|leader| self.active(leader)) else {
+            return Ok(());
+        };
+        let orphans = active
+            .in_flight
+            .iter()
+            .map(|proposal| proposal.records.clone());
+        let orphans: Vec<_> = orphans.filter(|records| !records.is_empty()).collect();
+        let survive = self.rng.below(orphans.len() + 1);
+        for records in orphans.into_iter().take(survive) {
+            self.commit(epoch, records)?;
+        }
+        Ok(())
+    }
+
+    fn activate(&mut self, node: NodeId) {
+        let epoch = self.quorum.epoch;
+        self.note(format_args!("controller {node} is active in epoch {epoch}"));
+        let image = self.committed.clone();
+        let now_ms = self.local_ms(node);
+        let settings = Arc::clone(&self.settings);
+        let seed = self.rng.next_u64() | 1;
+        let fresh = image.is_empty();
+        let active = Active {
+            epoch,
+            heartbeats: Heartbeats::start(&image, now_ms),
+            periodic: Periodic::start(&settings, now_ms),
+            image,
+            rng: Rng::new([seed; 4]),
+            in_flight: VecDeque::new(),
+        };
+        if let Some(process) = self.process_mut(node) {
+            process.controller = Some(active);
+        }
+        if fresh {
+            self.propose(node, crate::controller::bootstrap_records(), None);
+        }
+        self.schedule_timer(node, TICK_MS, Timer::Controller);
+    }
+
+    /// Lets a handler look at the newest state.
+    fn turn<R>(
+        &mut self,
+        node: NodeId,
+        decide: impl FnOnce(&mut Turn<'_>, &mut Periodic) -> R,
+    ) -> Option<R> {
+        let now_ms = self.local_ms(node);
+        let settings = Arc::clone(&self.settings);
+        let active = self.active_mut(node)?;
+        let mut turn = Turn {
+            image: &active.image,
+            settings: &settings,
+            now_ms,
+            next_offset: active.image.next_offset(),
+            rng: &mut active.rng,
+            heartbeats: &mut active.heartbeats,
+        };
+        Some(decide(&mut turn, &mut active.periodic))
+    }
+
+    fn propose(
+        &mut self,
+        node: NodeId,
+        records: Vec<MetadataRecord>,
+        reply: Option<(NodeId, RequestId, ControllerAnswer)>,
+    ) {
+        let Some(active) = self.active_mut(node) else {
+            return;
+        };
+        let mut changes = MetadataDelta::default();
+        for record in &records {
+            active
+                .image
+                .apply(record, &mut changes)
+                .expect("a handler's records fit the image that it saw");
+        }
+        active.image.last_offset += records.len() as i64;
+        let epoch = active.epoch;
+        active.in_flight.push_back(Proposal { records, reply });
+        self.schedule_commit(node, epoch);
+    }
+
+    fn schedule_commit(&mut self, node: NodeId, epoch: LeaderEpoch) {
+        let delay_ms = 1 + self.rng.below(8) as i64;
+        if let Some(process) = self.process_number(node) {
+            self.schedule(
+                delay_ms,
+                Event::Commit {
+                    node,
+                    process,
+                    epoch,
+                },
+            );
+        }
+    }
+
+    pub(super) fn on_commit(&mut self, node: NodeId, epoch: LeaderEpoch) -> Checked {
+        let deposed = !self.quorum.leads(node, epoch);
+        if self.active(node).is_none_or(|active| active.epoch != epoch) {
+            return Ok(());
+        }
+        if deposed && self.plan.bug != Some(Bug::DeposedControllerCommits) {
+            self.resign(node);
+            return Ok(());
+        }
+        if !deposed && !self.has_majority(node) {
+            self.schedule_commit(node, epoch);
+            return Ok(());
+        }
+        let proposal = self
+            .active_mut(node)
+            .and_then(|active| active.in_flight.pop_front());
+        let Some(proposal) = proposal else {
+            return Ok(());
+        };
+        if !proposal.records.is_empty() {
+            self.commit(epoch, proposal.records)?;
+        }
+        if let Some((to, request, answer)) = proposal.reply {
+            self.send(node, to, Message::FromController(request, answer));
+        }
+        Ok(())
+    }
+
+    fn resign(&mut self, node: NodeId) {
+        self.note(format_args!("controller {node} resigns"));
+        if let Some(process) = self.process_mut(node) {
+            process.controller = None;
+        }
+    }
+
+    /// A batch is on a majority: it is part of the history for good.
+    fn commit(&mut self, epoch: LeaderEpoch, records: Vec<MetadataRecord>) -> Checked {
+        let mut changes = MetadataDelta::default();
+        for record in &records {
+            if let MetadataRecord::RegisterBroker(broker) = record {
+                self.registration_committed(broker.broker_id);
+            }
+            if let Err(reason) = self.committed.apply(record, &mut changes) {
+                return Err(super::Violation(format!(
+                    "MetadataLog: committed {record:?} does not fit: {reason}"
+                )));
+            }
+        }
+        let batch = self.quorum.commit(records);
+        self.committed.last_offset = batch.last_offset;
+        self.committed.epoch = epoch;
+        let brokers = !changes.brokers_changed.is_empty();
+        self.check_registrations(&changes, brokers)
+    }
+
+    /// Checks what a batch changed; all partitions where brokers came or went.
+    fn check_registrations(&mut self, changes: &MetadataDelta, all: bool) -> Checked {
+        let image = self.committed.clone();
+        for topic in image.topics.iter() {
+            for (index, registration) in &topic.partitions {
+                let changed = changes
+                    .topics_changed
+                    .get(&topic.id)
+                    .is_some_and(|topic| topic.partitions.contains(index));
+                if changed {
+                    self.note(format_args!(
+                        "committed {index}: leader {} epoch {}/{} isr {:?} elr {:?}",
+                        registration.leader,
+                        registration.leader_epoch,
+                        registration.partition_epoch,
+                        registration.isr,
+                        registration.elr
+                    ));
+                }
+                if changed || all {
+                    self.oracle.registered(*index, registration, &image)?;
+                    self.check_candidates(*index)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_controller_request(
+        &mut self,
+        node: NodeId,
+        from: NodeId,
+        request_id: RequestId,
+        request: ControllerRequest,
+    ) {
+        let bug = self.plan.bug;
+        let decided = self.turn(node, |turn, _| match request {
+            ControllerRequest::Register(request) => {
+                let outcome = pure::register_broker(turn, &request);
+                (
+                    outcome.records,
+                    ControllerAnswer::Registered(outcome.response),
+                )
+            }
+            ControllerRequest::Heartbeat(request) => {
+                let outcome = pure::broker_heartbeat(turn, &request);
+                (
+                    outcome.records,
+                    ControllerAnswer::Heartbeat(outcome.response),
+                )
+            }
+            ControllerRequest::AlterPartition(mut request) => {
+                if bug == Some(Bug::AcceptsStaleIsr) {
+                    accept_stale(turn.image, &mut request);
+                }
+                let outcome = pure::alter_partition(turn, &request);
+                (
+                    outcome.records,
+                    ControllerAnswer::AlterPartition(outcome.response),
+                )
+            }
+        });
+        if let Some((records, answer)) = decided {
+            self.propose(node, records, Some((from, request_id, answer)));
+        } else {
+            let answer = ControllerAnswer::NotController;
+            self.send(node, from, Message::FromController(request_id, answer));
+        }
+    }
+
+    pub(super) fn on_controller_timer(&mut self, node: NodeId) {
+        if self.active(node).is_none() {
+            return;
+        }
+        self.schedule_timer(node, TICK_MS, Timer::Controller);
+        while let Some(mut records) = self.turn(node, |turn, _| pure::fence_stale_broker(turn)) {
+            if records.is_empty() {
+                break;
+            }
+            if self.plan.bug == Some(Bug::FencesWithoutShrinking) {
+                records.retain(|record| !matches!(record, MetadataRecord::PartitionChange(_)));
+            }
+            self.propose(node, records, None);
+        }
+        let records = self.turn(node, |turn, periodic| periodic.run(turn));
+        if let Some(records) = records.filter(|records| !records.is_empty()) {
+            self.propose(node, records, None);
+        }
+        self.create_topic_once(node);
+    }
+
+    /// The topic is created as soon as all brokers are there.
+    fn create_topic_once(&mut self, node: NodeId) {
+        let plan = self.plan;
+        let records = self.turn(node, |turn, _| {
+            let image = turn.image;
+            let all = NODES.iter().all(|id| image.cluster.is_active(*id));
+            if !all || !image.topics.is_empty() {
+                return Vec::new();
+            }
+            let mut records = pure::create_topics(turn, &creation(plan.partitions)).records;
+            let minimum = ConfigRecord {
+                resource_type: 2,
+                resource_name: TOPIC.into(),
+                name: "min.insync.replicas".into(),
+                value: Some(plan.min_insync_replicas.to_string()),
+            };
+            records.push(minimum.into());
+            records
+        });
+        if let Some(records) = records.filter(|records| !records.is_empty()) {
+            self.propose(node, records, None);
+        }
+    }
+}
+
+const TOPIC: &str = "t";
+
+fn creation(partitions: i32) -> CreateTopicsRequest {
+    let assignments = (0..partitions).map(|index| {
+        let mut replicas: Vec<_> = NODES.iter().copied().map(WireBrokerId).collect();
+        replicas.rotate_left(index as usize % NODES.len());
+        CreatableReplicaAssignment::default()
+            .with_partition_index(index)
+            .with_broker_ids(replicas)
+    });
+    let topic = CreatableTopic::default()
+        .with_name(TopicName(StrBytes::from_static_str(TOPIC)))
+        .with_num_partitions(-1)
+        .with_replication_factor(-1)
+        .with_assignments(assignments.collect());
+    CreateTopicsRequest::default()
+        .with_topics(vec![topic])
+        .with_timeout_ms(1000)
+}
+
+/// The planted bug: as if the check of the partition epoch were missing.
+fn accept_stale(
+    image: &MetadataImage,
+    request: &mut kafka_protocol::messages::AlterPartitionRequest,
+) {
+    for topic in &mut request.topics {
+        for asked in &mut topic.partitions {
+            let known = image.topics.by_id(topic.topic_id);
+            if let Some(known) = known.and_then(|t| t.partitions.get(&asked.partition_index)) {
+                asked.partition_epoch = known.partition_epoch;
+            }
+        }
+    }
+}

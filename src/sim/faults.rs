@@ -1,0 +1,135 @@
+//! What goes wrong, and when. One fault after another, until a quiet end in which everything must heal.
+
+use super::NodeId;
+use super::messages::Event;
+use super::world::{NODES, World};
+
+/// A fault, without the node that it hits: that is chosen when it strikes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// kill -9: the page cache stays.
+    Kill,
+    KillAll,
+    /// What was not synced is lost, or a part of it.
+    PowerFailure,
+    /// SIGTERM, then a reboot of the machine.
+    Stop,
+    /// SIGSTOP for a while.
+    Freeze,
+    /// Nobody hears the node, and it hears nobody.
+    Isolate,
+    /// The node is heard, and hears nobody.
+    Deafen,
+    /// One link fails.
+    Part,
+}
+
+/// Kills are as likely as all the rest.
+const FAULTS: [Fault; 12] = [
+    Fault::Kill,
+    Fault::Kill,
+    Fault::Kill,
+    Fault::KillAll,
+    Fault::PowerFailure,
+    Fault::PowerFailure,
+    Fault::Stop,
+    Fault::Stop,
+    Fault::Freeze,
+    Fault::Isolate,
+    Fault::Deafen,
+    Fault::Part,
+];
+
+impl World {
+    /// Lets `count` faults strike between now and `until_ms`.
+    pub(super) fn schedule_faults(&mut self, count: usize, until_ms: i64) {
+        for _ in 0..count {
+            let fault = FAULTS[self.rng.below(FAULTS.len())];
+            let delay_ms = self.rng.below((until_ms - self.now_ms) as usize) as i64;
+            self.schedule(delay_ms, Event::Fault(fault));
+        }
+    }
+
+    /// Half of the time the fault hits who leads something.
+    fn victim(&mut self) -> NodeId {
+        let leaders: Vec<NodeId> = self
+            .committed
+            .topics
+            .iter()
+            .flat_map(|topic| topic.partitions.values())
+            .map(|registration| registration.leader)
+            .chain(self.quorum.leader)
+            .filter(|leader| *leader >= 0)
+            .collect();
+        if !leaders.is_empty() && self.rng.below(2) == 0 {
+            return leaders[self.rng.below(leaders.len())];
+        }
+        NODES[self.rng.below(NODES.len())]
+    }
+
+    pub(super) fn on_fault(&mut self, fault: Fault) {
+        let node = self.victim();
+        self.note(format_args!("FAULT {fault:?} of {node}"));
+        let others = NODES.into_iter().filter(|other| *other != node);
+        match fault {
+            Fault::Kill => self.kill(node),
+            Fault::KillAll => NODES.into_iter().for_each(|node| self.kill(node)),
+            Fault::PowerFailure => self.fail_power(node),
+            Fault::Stop => {
+                let now_ms = self.now_ms;
+                if let Some(broker) = self.broker_mut(node) {
+                    broker.leave(now_ms);
+                }
+            }
+            Fault::Freeze => {
+                let until_ms = self.now_ms + 100 + self.rng.below(900) as i64;
+                self.freeze(node, until_ms);
+            }
+            Fault::Isolate => others.for_each(|other| {
+                self.network.block(node, other);
+                self.network.block(other, node);
+            }),
+            Fault::Deafen => others.for_each(|other| self.network.block(other, node)),
+            Fault::Part => {
+                let others: Vec<NodeId> = others.collect();
+                let other = others[self.rng.below(others.len())];
+                self.network.block(node, other);
+                self.network.block(other, node);
+            }
+        }
+        if matches!(fault, Fault::Isolate | Fault::Deafen | Fault::Part) {
+            let delay_ms = 100 + self.rng.below(900) as i64;
+            self.schedule(delay_ms, Event::HealNetwork);
+        }
+    }
+
+    /// A crash: the controller takes the node for one that may have lost records. While another one really has, that would
+    /// be more than acks=all is made for.
+    fn kill(&mut self, node: NodeId) {
+        if self
+            .nodes
+            .iter()
+            .any(|(id, other)| *id != node && other.lost_records)
+        {
+            return;
+        }
+        if self.end_process(node) {
+            self.nodes.get_mut(&node).expect("all exist").is_recovering = true;
+            let delay_ms = 20 + self.rng.below(600) as i64;
+            self.schedule(delay_ms, Event::Restart(node));
+        }
+    }
+
+    /// acks=all promises a record on `min.insync.replicas` machines: with 2, one of them may lose it, as long as no other
+    /// is on its way back from a crash.
+    fn fail_power(&mut self, node: NodeId) {
+        self.kill(node);
+        let others_are_well = self
+            .nodes
+            .iter()
+            .all(|(id, other)| *id == node || !other.is_recovering);
+        if self.plan.min_insync_replicas >= 2 && others_are_well {
+            self.lose_unsynced(node);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! What nodes and clients send each other, and what happens by itself.
+
+use kafka_protocol::messages::{
+    AlterPartitionRequest, AlterPartitionResponse, BrokerHeartbeatRequest, BrokerHeartbeatResponse,
+    BrokerRegistrationRequest, BrokerRegistrationResponse,
+};
+
+use super::faults::Fault;
+use super::replica_log::Entry;
+use super::{NodeId, PartitionIndex};
+use crate::log::EpochEndOffset;
+use crate::protocol::ErrorCode;
+use crate::types::{LeaderEpoch, Offset, ProducerId};
+
+/// Pairs an answer with its request; of the sender's counting.
+pub type RequestId = u64;
+
+#[derive(Clone, Debug)]
+pub enum ControllerRequest {
+    Register(BrokerRegistrationRequest),
+    Heartbeat(BrokerHeartbeatRequest),
+    AlterPartition(AlterPartitionRequest),
+}
+
+#[derive(Clone, Debug)]
+pub enum ControllerAnswer {
+    NotController,
+    Registered(BrokerRegistrationResponse),
+    Heartbeat(BrokerHeartbeatResponse),
+    AlterPartition(AlterPartitionResponse),
+}
+
+/// One partition of a follower's fetch.
+#[derive(Clone, Copy, Debug)]
+pub struct FetchPartition {
+    pub partition: PartitionIndex,
+    pub leader_epoch: LeaderEpoch,
+    pub fetch_offset: Offset,
+    pub last_fetched_epoch: LeaderEpoch,
+}
+
+#[derive(Clone, Debug)]
+pub enum Fetched {
+    Records {
+        entries: Vec<Entry>,
+        high_watermark: Offset,
+    },
+    Diverging(EpochEndOffset),
+    /// The leader's log ends at this offset.
+    OutOfRange(Offset),
+    Refused,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Produce {
+    pub partition: PartitionIndex,
+    pub producer_id: ProducerId,
+    pub sequence: i32,
+}
+
+#[derive(Clone, Debug)]
+pub enum Message {
+    ToController(RequestId, ControllerRequest),
+    FromController(RequestId, ControllerAnswer),
+    /// An observer asks for what is committed behind the batches that it has.
+    FollowMetadata(usize),
+    /// Batches from the first index to the second are committed.
+    Metadata {
+        from: usize,
+        to: usize,
+    },
+    Fetch {
+        request: RequestId,
+        broker_epoch: i64,
+        partitions: Vec<FetchPartition>,
+    },
+    Fetched {
+        request: RequestId,
+        partitions: Vec<(FetchPartition, Fetched)>,
+    },
+    Produce(RequestId, Produce),
+    Produced(RequestId, Result<Offset, ErrorCode>),
+}
+
+/// What a process wakes up for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timer {
+    FollowMetadata,
+    Heartbeat,
+    ReplicaTick,
+    /// Fetch from that leader, now and then.
+    Fetch(NodeId),
+    /// Fetch from it once: the last answer had records.
+    FetchMore(NodeId),
+    /// Sync some log, write checkpoints.
+    Flush,
+    Controller,
+    /// Send the proposals that wait.
+    Propose,
+    /// Whether the AlterPartition under way is answered by now.
+    AlterPartition(RequestId),
+}
+
+#[derive(Clone, Debug)]
+pub enum Event {
+    Deliver {
+        from: NodeId,
+        to: NodeId,
+        message: Message,
+    },
+    /// Of the process with that number on the node; void after its death.
+    Timer {
+        node: NodeId,
+        process: u64,
+        timer: Timer,
+    },
+    /// The oldest proposal of the controller on `node` is on a majority, if it still leads.
+    Commit {
+        node: NodeId,
+        process: u64,
+        epoch: LeaderEpoch,
+    },
+    /// The voters look whether they hear their leader.
+    Quorum,
+    Client(usize),
+    Fault(Fault),
+    Restart(NodeId),
+    Resume(NodeId),
+    HealNetwork,
+}

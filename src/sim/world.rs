@@ -1,0 +1,577 @@
+//! The world of one run: time, the queue of events, the nodes and what they have on disk.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use super::broker::Broker;
+use super::bug::Bug;
+use super::client::{Producer, client_id};
+use super::controller::Active;
+use super::messages::{Event, Message, Timer};
+use super::network::{Fate, Network};
+use super::oracle::{Checked, Oracle, Violation};
+use super::quorum::Quorum;
+use super::replica_log::ReplicaLog;
+use super::trace::Trace;
+use super::{NodeId, PartitionIndex};
+use crate::config::Config;
+use crate::controller::{Rng, Settings};
+use crate::metadata::{MetadataImage, TopicImage};
+use crate::partition::PartitionState;
+use crate::types::Uuid;
+
+pub const NODES: [NodeId; 3] = [1, 2, 3];
+pub const CLUSTER_ID: &str = "simulated-cluster";
+/// Faults strike until then.
+const FAULTS_UNTIL_MS: i64 = 4_000;
+/// Everything must have healed by then.
+const END_MS: i64 = 20_000;
+/// More events than any story takes.
+const EVENTS_MAX: u64 = 100_000;
+/// How often the end looks whether all is well.
+const SETTLE_MS: i64 = 100;
+
+/// What a seed decides at the start.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    pub partitions: i32,
+    pub min_insync_replicas: usize,
+    pub bug: Option<Bug>,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The invariant that broke, if one did.
+    pub violation: Option<Violation>,
+    /// Two runs of a seed have the same.
+    pub trace_hash: u64,
+    /// Empty unless asked for.
+    pub trace: String,
+    /// Records that were acknowledged, all of them checked.
+    pub acknowledged: usize,
+    pub events: u64,
+}
+
+/// A process on a node: its broker and, while elected, its controller.
+pub struct Process {
+    /// Which of the node's processes.
+    number: u64,
+    pub broker: Broker,
+    pub controller: Option<Active>,
+}
+
+/// A machine.
+#[derive(Default)]
+pub struct Node {
+    pub logs: BTreeMap<PartitionIndex, ReplicaLog>,
+    /// What the clean-shutdown file says.
+    pub clean_shutdown_epoch: Option<i64>,
+    process: Option<Process>,
+    processes: u64,
+    frozen_until_ms: i64,
+    /// Clocks of different machines have nothing to do with each other.
+    clock_offset_ms: i64,
+    /// It crashed, and is not back in all ISRs.
+    pub is_recovering: bool,
+    /// A power failure took records that are not all back.
+    pub lost_records: bool,
+    /// The controller has yet to hear of it.
+    pub lost_unregistered: bool,
+}
+
+struct Scheduled {
+    at_ms: i64,
+    sequence: u64,
+    event: Event,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.sequence == other.sequence
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at_ms, self.sequence).cmp(&(other.at_ms, other.sequence))
+    }
+}
+
+/// Everything there is.
+pub struct World {
+    pub now_ms: i64,
+    pub rng: Rng,
+    pub plan: Plan,
+    pub network: Network,
+    pub quorum: Quorum,
+    /// What is committed, as an image.
+    pub committed: MetadataImage,
+    pub nodes: BTreeMap<NodeId, Node>,
+    pub clients: Vec<Producer>,
+    pub oracle: Oracle,
+    pub settings: Arc<Settings>,
+    queue: BinaryHeap<Reverse<Scheduled>>,
+    sequence: u64,
+    trace: Trace,
+}
+
+/// Runs the seed's story to its end, or to the first broken invariant.
+pub fn run(seed: u64, bug: Option<Bug>, keeps_trace: bool) -> Outcome {
+    let mut world = World::new(seed, bug, keeps_trace);
+    let mut events = 0;
+    let result = world.live(&mut events);
+    let violation = result.err();
+    if let Some(violation) = &violation {
+        world.note(format_args!("VIOLATION {}", violation.0));
+    }
+    Outcome {
+        violation,
+        trace_hash: world.trace.hash(),
+        acknowledged: world.oracle.acknowledged,
+        trace: world.trace.into_text(),
+        events,
+    }
+}
+
+fn settings() -> Arc<Settings> {
+    static SETTINGS: OnceLock<Arc<Settings>> = OnceLock::new();
+    let load = || {
+        let keys = [
+            ("broker.session.timeout.ms", "500"),
+            ("broker.heartbeat.interval.ms", "100"),
+            ("leader.imbalance.check.interval.seconds", "1"),
+        ];
+        let keys = keys.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        Arc::new(Settings {
+            node_id: 1,
+            cluster_id: CLUSTER_ID.into(),
+            config: Arc::new(Config::load(None, &keys).expect("these settings are valid")),
+        })
+    };
+    Arc::clone(SETTINGS.get_or_init(load))
+}
+
+impl World {
+    fn new(seed: u64, bug: Option<Bug>, keeps_trace: bool) -> Self {
+        let mut rng = Rng::new([seed | 1 << 63, 0x9E37_79B9, seed.rotate_left(17) | 1, 7]);
+        for _ in 0..8 {
+            rng.next_u64();
+        }
+        let plan = Plan {
+            partitions: 1 + rng.below(2) as i32,
+            // With one replica enough for acks=all, no machine may lose anything: a quarter of the seeds.
+            min_insync_replicas: if rng.below(4) == 0 { 1 } else { 2 },
+            bug,
+        };
+        let network = Network::new([0, 0, 5, 30][rng.below(4)]);
+        let mut world = Self {
+            now_ms: 0,
+            plan,
+            network,
+            quorum: Quorum::default(),
+            committed: MetadataImage::default(),
+            nodes: BTreeMap::new(),
+            clients: Vec::new(),
+            oracle: Oracle::default(),
+            settings: settings(),
+            queue: BinaryHeap::new(),
+            sequence: 0,
+            trace: Trace::new(keeps_trace),
+            rng,
+        };
+        world.note(format_args!("seed {seed}: {plan:?}"));
+        world.begin();
+        world
+    }
+
+    fn begin(&mut self) {
+        for node in NODES {
+            let clock_offset_ms = self.rng.below(1_000_000) as i64;
+            self.nodes.insert(
+                node,
+                Node {
+                    clock_offset_ms,
+                    ..Node::default()
+                },
+            );
+            self.start_process(node);
+        }
+        self.schedule(0, Event::Quorum);
+        for index in 0..3 {
+            let partition = index % self.plan.partitions;
+            let records = 30 + self.rng.below(60);
+            self.clients.push(Producer::new(partition, records));
+            self.schedule(300, Event::Client(index as usize));
+        }
+        let faults = 3 + self.rng.below(8);
+        self.schedule_faults(faults, FAULTS_UNTIL_MS);
+    }
+
+    fn live(&mut self, events: &mut u64) -> Checked {
+        let mut settles_at_ms = FAULTS_UNTIL_MS;
+        while let Some(Reverse(next)) = self.queue.pop() {
+            self.now_ms = next.at_ms;
+            if self.now_ms >= settles_at_ms {
+                if settles_at_ms == FAULTS_UNTIL_MS {
+                    self.heal();
+                }
+                settles_at_ms = self.now_ms + SETTLE_MS;
+                let settled = self.settled();
+                if settled.is_ok() || self.now_ms >= END_MS {
+                    return settled;
+                }
+            }
+            *events += 1;
+            if *events >= EVENTS_MAX {
+                return Err(Violation(format!(
+                    "Progress: {EVENTS_MAX} events and no end"
+                )));
+            }
+            self.step(next.event)?;
+        }
+        Ok(())
+    }
+
+    /// From now on nothing fails any more.
+    fn heal(&mut self) {
+        self.note(format_args!("all is healed"));
+        self.network.heal();
+        self.network.lost_per_mille = 0;
+        for node in NODES {
+            self.nodes
+                .get_mut(&node)
+                .expect("all exist")
+                .frozen_until_ms = 0;
+            self.start_process(node);
+        }
+    }
+
+    /// Whether every producer is done, everybody in sync, and all logs are the same.
+    fn settled(&self) -> Checked {
+        let left: usize = self.clients.iter().map(|client| client.left).sum();
+        if left > 0 {
+            return Err(Violation(format!(
+                "Progress: {left} records are not acknowledged at the end"
+            )));
+        }
+        for topic in self.committed.topics.iter() {
+            for (index, registration) in &topic.partitions {
+                if registration.isr.len() < NODES.len() {
+                    return Err(Violation(format!(
+                        "Progress: the ISR of {index} is {:?} at the end",
+                        registration.isr
+                    )));
+                }
+                for (node, disk) in &self.nodes {
+                    if let Some(log) = disk.logs.get(index) {
+                        self.oracle.converged(*index, *node, log)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, event: Event) -> Checked {
+        match event {
+            Event::Deliver { from, to, message } => return self.deliver(from, to, message),
+            Event::Timer {
+                node,
+                process,
+                timer,
+            } => {
+                if self.process_number(node) == Some(process) {
+                    return self.on_timer(node, process, timer);
+                }
+            }
+            Event::Commit {
+                node,
+                process,
+                epoch,
+            } => {
+                if self.process_number(node) == Some(process) {
+                    return self.on_commit(node, epoch);
+                }
+            }
+            Event::Quorum => return self.on_quorum_tick(),
+            Event::Client(index) => self.on_client_timer(index),
+            Event::Fault(fault) if self.now_ms < FAULTS_UNTIL_MS => self.on_fault(fault),
+            Event::Fault(_) => {}
+            Event::Restart(node) => self.start_process(node),
+            Event::Resume(node) => self.note(format_args!("{node} goes on")),
+            Event::HealNetwork => self.network.heal(),
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, from: NodeId, to: NodeId, message: Message) -> Checked {
+        if to < 0 {
+            if let Message::Produced(request, result) = message {
+                let index = self.clients.iter().enumerate().map(|(index, _)| index);
+                let found = index.into_iter().find(|index| client_id(*index) == to);
+                return found.map_or(Ok(()), |index| self.on_produced(index, request, result));
+            }
+            return Ok(());
+        }
+        if self.process_number(to).is_none() {
+            return Ok(());
+        }
+        if self.is_frozen(to) {
+            let delay_ms = self.nodes[&to].frozen_until_ms - self.now_ms;
+            self.schedule(delay_ms, Event::Deliver { from, to, message });
+            return Ok(());
+        }
+        match message {
+            Message::ToController(id, request) => self.on_controller_request(to, from, id, request),
+            Message::FromController(id, answer) => {
+                return self.on_controller_answer(to, id, answer);
+            }
+            Message::FollowMetadata(applied) => self.on_follow_metadata(to, from, applied),
+            Message::Metadata { from, to: end } => return self.on_metadata(to, from, end),
+            Message::Fetch {
+                request,
+                broker_epoch,
+                partitions,
+            } => return self.on_fetch(to, from, request, broker_epoch, partitions),
+            Message::Fetched {
+                request,
+                partitions,
+            } => return self.on_fetched(to, from, request, partitions),
+            Message::Produce(request, produce) => {
+                return self.on_produce(to, from, request, produce);
+            }
+            Message::Produced(..) => {}
+        }
+        Ok(())
+    }
+
+    fn on_timer(&mut self, node: NodeId, process: u64, timer: Timer) -> Checked {
+        if self.is_frozen(node) {
+            let delay_ms = self.nodes[&node].frozen_until_ms - self.now_ms;
+            let event = Event::Timer {
+                node,
+                process,
+                timer,
+            };
+            self.schedule(delay_ms, event);
+            return Ok(());
+        }
+        match timer {
+            Timer::FollowMetadata => self.on_follow_timer(node),
+            Timer::Heartbeat => self.on_heartbeat_timer(node),
+            Timer::ReplicaTick => return self.on_replica_timer(node),
+            Timer::Fetch(leader) => self.on_fetch_timer(node, leader),
+            Timer::FetchMore(leader) => self.fetch(node, leader),
+            Timer::Flush => self.on_flush_timer(node),
+            Timer::Controller => self.on_controller_timer(node),
+            Timer::Propose => self.send_proposals(node),
+            Timer::AlterPartition(request) => return self.on_alter_partition_timer(node, request),
+        }
+        Ok(())
+    }
+
+    // ---- time and messages -----------------------------------------------------------------------------------------
+
+    pub fn note(&mut self, what: fmt::Arguments<'_>) {
+        self.trace.note(self.now_ms, what);
+    }
+
+    pub fn schedule(&mut self, delay_ms: i64, event: Event) {
+        self.sequence += 1;
+        self.queue.push(Reverse(Scheduled {
+            at_ms: self.now_ms + delay_ms.max(0),
+            sequence: self.sequence,
+            event,
+        }));
+    }
+
+    pub fn schedule_timer(&mut self, node: NodeId, delay_ms: i64, timer: Timer) {
+        if let Some(process) = self.process_number(node) {
+            let event = Event::Timer {
+                node,
+                process,
+                timer,
+            };
+            self.schedule(delay_ms, event);
+        }
+    }
+
+    pub fn send(&mut self, from: NodeId, to: NodeId, message: Message) {
+        match self.network.fate(from, to, &mut self.rng) {
+            Fate::Lost => {}
+            Fate::DelayMs(delay_ms) => {
+                self.schedule(delay_ms, Event::Deliver { from, to, message });
+            }
+        }
+    }
+
+    /// What the node's monotonic clock shows.
+    pub fn local_ms(&self, node: NodeId) -> i64 {
+        self.now_ms + self.nodes[&node].clock_offset_ms
+    }
+
+    // ---- nodes and processes ---------------------------------------------------------------------------------------
+
+    fn node_mut(&mut self, node: NodeId) -> &mut Node {
+        self.nodes.get_mut(&node).expect("all nodes exist")
+    }
+
+    pub fn process_mut(&mut self, node: NodeId) -> Option<&mut Process> {
+        self.node_mut(node).process.as_mut()
+    }
+
+    pub fn process_number(&self, node: NodeId) -> Option<u64> {
+        self.nodes
+            .get(&node)?
+            .process
+            .as_ref()
+            .map(|process| process.number)
+    }
+
+    pub fn broker(&self, node: NodeId) -> Option<&Broker> {
+        self.nodes
+            .get(&node)?
+            .process
+            .as_ref()
+            .map(|process| &process.broker)
+    }
+
+    pub fn broker_mut(&mut self, node: NodeId) -> Option<&mut Broker> {
+        self.process_mut(node).map(|process| &mut process.broker)
+    }
+
+    pub fn active(&self, node: NodeId) -> Option<&Active> {
+        self.nodes.get(&node)?.process.as_ref()?.controller.as_ref()
+    }
+
+    pub fn active_mut(&mut self, node: NodeId) -> Option<&mut Active> {
+        self.process_mut(node)?.controller.as_mut()
+    }
+
+    pub fn log_mut(&mut self, node: NodeId, index: PartitionIndex) -> &mut ReplicaLog {
+        self.node_mut(node).logs.entry(index).or_default()
+    }
+
+    pub fn state_and_log(
+        &mut self,
+        node: NodeId,
+        index: PartitionIndex,
+    ) -> Option<(&mut PartitionState, &mut ReplicaLog)> {
+        let node = self.nodes.get_mut(&node)?;
+        let broker = &mut node.process.as_mut()?.broker;
+        let state = broker.partitions.get_mut(&index)?;
+        Some((state, node.logs.entry(index).or_default()))
+    }
+
+    fn is_frozen(&self, node: NodeId) -> bool {
+        self.nodes[&node].frozen_until_ms > self.now_ms
+    }
+
+    pub fn is_running(&self, node: NodeId) -> bool {
+        self.nodes[&node].process.is_some() && !self.is_frozen(node)
+    }
+
+    pub fn freeze(&mut self, node: NodeId, until_ms: i64) {
+        let delay_ms = until_ms - self.now_ms;
+        self.node_mut(node).frozen_until_ms = until_ms;
+        self.schedule(delay_ms, Event::Resume(node));
+    }
+
+    /// Whether there was a process to end.
+    pub fn end_process(&mut self, node: NodeId) -> bool {
+        self.note(format_args!("{node} ends"));
+        let disk = self.node_mut(node);
+        disk.frozen_until_ms = 0;
+        disk.process.take().is_some()
+    }
+
+    /// The machine loses power: of each log some of what was not synced.
+    pub fn lose_unsynced(&mut self, node: NodeId) {
+        for index in 0..self.plan.partitions {
+            let unsynced = self.log_mut(node, index).unsynced_count();
+            let lost = self.rng.below(unsynced + 1);
+            if lost > 0 {
+                self.note(format_args!(
+                    "{node} loses {lost} of {unsynced} entries of {index}"
+                ));
+                self.log_mut(node, index).lose_unsynced(lost);
+                self.node_mut(node).lost_records = true;
+                self.node_mut(node).lost_unregistered = true;
+            }
+        }
+    }
+
+    fn start_process(&mut self, node: NodeId) {
+        let incarnation = Uuid::from_u128(u128::from(self.rng.next_u64()) << 64 | 1 << 20);
+        let cuts = self.plan.bug == Some(Bug::TruncatesToHighWatermark);
+        let disk = self.node_mut(node);
+        if disk.process.is_some() {
+            return;
+        }
+        for log in disk.logs.values_mut() {
+            log.recover();
+            if cuts {
+                log.truncate_to(log.checkpointed_high_watermark.min(log.next_offset()));
+            }
+        }
+        disk.processes += 1;
+        let previous_epoch = disk.clean_shutdown_epoch.take().unwrap_or(-1);
+        disk.process = Some(Process {
+            number: disk.processes,
+            broker: Broker::new(node, incarnation, previous_epoch),
+            controller: None,
+        });
+        self.note(format_args!(
+            "{node} starts, its last epoch was {previous_epoch}"
+        ));
+        self.start_broker_timers(node);
+    }
+
+    /// The controller knows of the node's new process: what it lost is no secret any more.
+    pub fn registration_committed(&mut self, node: NodeId) {
+        self.node_mut(node).lost_unregistered = false;
+    }
+
+    /// Everybody who may become leader has everything, except who just lost it and could not tell yet.
+    pub fn check_candidates(&mut self, index: PartitionIndex) -> Checked {
+        for node in self.oracle.candidates(index) {
+            let disk = &self.nodes[&node];
+            if !disk.lost_unregistered {
+                self.oracle.candidate(index, node, disk.logs.get(&index))?;
+            }
+        }
+        self.find_healed();
+        Ok(())
+    }
+
+    /// Who is in every ISR has everything back.
+    fn find_healed(&mut self) {
+        for node in NODES {
+            let disk = &self.nodes[&node];
+            if !disk.is_recovering || disk.lost_unregistered || disk.process.is_none() {
+                continue;
+            }
+            let is_in_sync = |topic: &TopicImage| {
+                let mut partitions = topic.partitions.values();
+                partitions.all(|registration| registration.isr.contains(&node))
+            };
+            let is_healed = self.committed.topics.iter().all(is_in_sync);
+            if is_healed {
+                let disk = self.node_mut(node);
+                disk.lost_records = false;
+                disk.is_recovering = false;
+            }
+        }
+    }
+}
