@@ -1,5 +1,7 @@
 //! What keys and values are printed as: text, numbers, or the records of an internal topic as JSON.
 
+use std::fmt::Write as _;
+
 use bytes::Bytes;
 
 use super::{DumpError, DumpLogArgs, STRING_DECODER};
@@ -232,10 +234,21 @@ fn transaction_log(key: &Bytes, value: Option<&Bytes>) -> Result<CoordinatorReco
         Some(value) => {
             let version = leading_number(value)?;
             let decoded = TransactionLogValue::from_record(value)?;
-            Some((version, json::text(&decoded, version)))
+            Some((version, transaction_state(decoded, version)))
         }
     };
     Ok(CoordinatorRecord { kind, key, value })
+}
+
+/// The client's transaction version stands last in Kafka's schema; ours has tagged fields in the order of their tags.
+fn transaction_state(mut value: TransactionLogValue, version: i16) -> String {
+    let client_version = std::mem::take(&mut value.client_transaction_version);
+    let mut text = json::text(&value, version);
+    if client_version != 0 {
+        text.pop();
+        let _ = write!(text, r#","clientTransactionVersion":{client_version}}}"#);
+    }
+    text
 }
 
 fn share_group_state(key: &Bytes, value: Option<&Bytes>) -> Result<CoordinatorRecord, DecodeError> {

@@ -300,8 +300,8 @@ fn control_record(record: &Record) -> Result<String, DecodeError> {
             format!("endTxnMarker: {name} coordinatorEpoch: {epoch}")
         }
         ControlRecordType::LeaderChange => {
-            let newest = LeaderChangeMessage::VERSIONS.max;
-            let message = LeaderChangeMessage::decode(&mut value, newest)?;
+            // Always read in this version, as by `ControlRecordUtils`, whatever the message says.
+            let message = LeaderChangeMessage::decode(&mut value, 0)?;
             titled("LeaderChange:", &message, message.version)
         }
         ControlRecordType::SnapshotHeader => {

@@ -7,9 +7,11 @@ use clap::Parser;
 
 use super::*;
 use crate::protocol::batch::{BatchBuilder, CompressionType, control_batch};
+use crate::protocol::control_records::{LeaderChangeMessage, Voter};
 use crate::protocol::group_records::{GroupMetadataKey, GroupMetadataValue, GroupRecordKey};
 use crate::protocol::group_records::{GroupRecordValue, MemberMetadata, OffsetCommitKey};
 use crate::protocol::metadata_records::{TopicRecord, encode_record};
+use crate::protocol::transaction_records::{TransactionLogKey, TransactionLogValue};
 use crate::types::Uuid;
 
 const NOW: i64 = 1_700_000_000_000;
@@ -173,6 +175,21 @@ fn control_records_are_read() {
     ];
     check(&[(LOG, &marker)], &["--deep-iteration"], &expected);
     check(&[(LOG, &marker)], &["--print-data-log"], &expected);
+    let change = LeaderChangeMessage {
+        leader_id: 3,
+        voters: vec![Voter {
+            voter_id: 3,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let mut value = BytesMut::new();
+    change.encode(&mut value, 0).unwrap();
+    let batch = control_batch(BatchBuilder::new().base_offset(5), NOW, 2, &value);
+    let json =
+        r#"LeaderChange: {"version":0,"leaderId":3,"voters":[{"voterId":3}],"grantingVoters":[]}"#;
+    let expected = ["PATH", "offset: 5", "isvalid: true", json];
+    check(&[(LOG, &batch)], &["--deep-iteration"], &expected);
 }
 
 fn one_record(key: Option<&[u8]>, value: Option<&[u8]>) -> Bytes {
@@ -218,6 +235,24 @@ fn internal_topics_are_shown_as_json() {
         &one_record(Some(b"\0\0\0\x02id"), Some(b"\0\x07")),
         "--transaction-log-decoder",
         "key: Error at offset 0, skipping. version 7 is not known",
+    );
+}
+
+#[test]
+fn a_transaction_shows_its_fields_in_kafkas_order() {
+    let key = TransactionLogKey {
+        transactional_id: "id".into(),
+    };
+    let value = TransactionLogValue {
+        client_transaction_version: 2,
+        ..Default::default()
+    };
+    let (key, value) = (key.to_record().unwrap(), value.to_record(1).unwrap());
+    let end = r#""transactionStartTimestampMs":0,"clientTransactionVersion":2}}"#;
+    check(
+        &[(ZERO, &one_record(Some(&key), Some(&value)))],
+        &["--transaction-log-decoder"],
+        &["PATH", "offset: 0", "isvalid: true", end],
     );
 }
 
