@@ -117,13 +117,6 @@ impl Partition {
         self.on_event(|state, next_offset| state.on_alter_partition(proposal, answer, next_offset));
     }
 
-    /// `replica.lag.time.max.ms` changed.
-    pub fn update_lag_time_max(&self, replica_lag_time_max_ms: i64) {
-        let mut inner = self.lock();
-        inner.lag_time_max_ms = replica_lag_time_max_ms;
-        inner.update_rules();
-    }
-
     fn on_event(&self, event: impl FnOnce(&mut PartitionState, Offset) -> Effects) {
         let proposal = self.lock().on_event(event);
         self.propose(proposal);

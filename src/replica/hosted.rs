@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use arc_swap::ArcSwap;
@@ -45,6 +46,8 @@ pub struct ReplicaManager {
     images: Images,
     /// What leaders here ask the controller for.
     isr_proposals: Arc<IsrProposals>,
+    /// Of this incarnation's registration; -1 before it.
+    broker_epoch: AtomicI64,
     hosted: RwLock<Hosted>,
     /// Directories of deleted topics, and when (monotonic) they may go.
     trash: Mutex<Vec<(i64, PathBuf)>>,
@@ -82,6 +85,7 @@ impl ReplicaManager {
             metrics,
             images,
             isr_proposals: Arc::default(),
+            broker_epoch: AtomicI64::new(-1),
             hosted: RwLock::default(),
             trash: Mutex::default(),
             assignments: Assignments::default(),
@@ -92,6 +96,28 @@ impl ReplicaManager {
 
     pub fn log_dirs(&self) -> &LogDirs {
         &self.log_dirs
+    }
+
+    pub fn broker_id(&self) -> BrokerId {
+        self.broker_id
+    }
+
+    /// Broker epoch of this incarnation; -1 before the controller gave one.
+    pub fn broker_epoch(&self) -> i64 {
+        self.broker_epoch.load(Ordering::Relaxed)
+    }
+
+    /// The controller registered this incarnation.
+    pub fn set_broker_epoch(&self, broker_epoch: i64) {
+        self.broker_epoch.store(broker_epoch, Ordering::Relaxed);
+    }
+
+    pub(super) fn isr_proposals(&self) -> &Arc<IsrProposals> {
+        &self.isr_proposals
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Hosted> {

@@ -4,7 +4,9 @@
 mod alter_log_dirs;
 mod checkpoints;
 mod fetch_session;
+mod fetcher;
 mod hosted;
+mod isr_updates;
 mod log_cleaner;
 mod log_dirs;
 mod log_scrubber;
@@ -12,7 +14,9 @@ mod throttle;
 
 pub use alter_log_dirs::FutureReplica;
 pub use fetch_session::{FetchContext, PartitionKey, SessionCache, TopicRef, Wanted};
+pub use fetcher::Fetchers;
 pub use hosted::{HostedTopic, ReplicaManager};
+pub use isr_updates::AlterPartitionChannel;
 pub use log_cleaner::LogCleaner;
 pub use log_dirs::is_cordoned;
 pub use log_scrubber::{LogScrubber, ScrubRun};

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use super::connection::{self, Limits};
 use super::coordinator_log::{CoordinatorLog, GroupElections};
 use super::dynamic_config::DynamicConfig;
+use super::isr_channel::IsrChannel;
 use super::lifecycle::{Lifecycle, RegistrationRefused};
 use super::listener::{self, Acceptor, ConnectionQuota};
 use super::storage::{self, DirFailures};
@@ -30,7 +31,7 @@ use crate::log::{LogDirs, StorageError};
 use crate::metadata::{Images, Loader, LoaderParams, Publisher, SnapshotPolicy};
 use crate::metrics::Metrics;
 use crate::quorum::{MetaLog, MetaLogParams, NoTransport, OpenraftMetaLog, QuorumError, VoterNode};
-use crate::replica::{LogCleaner, LogScrubber, ReplicaManager, SessionCache};
+use crate::replica::{Fetchers, LogCleaner, LogScrubber, ReplicaManager, SessionCache};
 use crate::types::BrokerId;
 
 /// Memory for large request frames when `queued.max.request.bytes` sets no bound.
@@ -66,7 +67,7 @@ pub enum StartError {
 
 /// A running broker.
 pub struct Broker {
-    services: Arc<Services>,
+    pub(super) services: Arc<Services>,
     quorum: Arc<OpenraftMetaLog>,
     failures: DirFailures,
     lifecycle: Lifecycle,
@@ -116,12 +117,14 @@ impl Broker {
             clock: clock.clone(),
             shutdown: metadata_shutdown.clone(),
         });
+        let shutdown = CancellationToken::new();
         let parts = Parts {
             config: &config,
             clock,
             images,
             log_dirs,
             meta_log,
+            shutdown: shutdown.clone(),
         };
         let (services, cleaner, publishers) = parts.assemble(&cluster_id, controller);
         Loader::start(LoaderParams {
@@ -144,7 +147,7 @@ impl Broker {
             lifecycle,
             cleaner,
             addresses: Vec::new(),
-            shutdown: CancellationToken::new(),
+            shutdown,
             metadata_shutdown,
             tasks: TaskTracker::new(),
         };
@@ -162,6 +165,10 @@ impl Broker {
             &services.clock,
             &scrubber,
         );
+        let channel = Arc::new(IsrChannel(services.controller.clone()));
+        let replicas = Arc::clone(&services.replicas);
+        let updates = replicas.send_isr_updates(channel, self.shutdown.clone());
+        self.tasks.spawn(updates);
         self.cleaner.start();
         self.listen(config, listeners);
         gauges::register(&self.services, &self.cleaner, scrubber);
@@ -281,6 +288,8 @@ struct Parts<'a> {
     images: Images,
     log_dirs: LogDirs,
     meta_log: Arc<dyn MetaLog>,
+    /// Ends the fetchers.
+    shutdown: CancellationToken,
 }
 
 impl Parts<'_> {
@@ -315,6 +324,13 @@ impl Parts<'_> {
             Arc::clone(&shared),
             self.clock.clone(),
         );
+        let fetchers = Fetchers::new(
+            Arc::clone(&replicas),
+            Arc::clone(&shared),
+            self.images.clone(),
+            self.clock.clone(),
+            self.shutdown,
+        );
         // Settings first: logs open with them. Coordinators last: their logs must be open.
         let dynamic = DynamicConfig {
             broker_id,
@@ -324,6 +340,7 @@ impl Parts<'_> {
             Arc::new(dynamic),
             Arc::new(Arc::clone(&cleaner)),
             Arc::<ReplicaManager>::clone(&replicas),
+            Arc::new(fetchers),
             Arc::new(elections),
         ];
         let slots = self.config.max_incremental_fetch_session_cache_slots.max(0) as usize;

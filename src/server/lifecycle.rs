@@ -69,6 +69,7 @@ impl Lifecycle {
         failures: DirFailures,
     ) -> Result<Self, RegistrationRefused> {
         let broker_epoch = register(config, services, cluster_id).await?;
+        services.replicas.set_broker_epoch(broker_epoch);
         let session = Session {
             services: Arc::clone(services),
             broker_id: config.node_id,

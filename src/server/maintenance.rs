@@ -47,6 +47,9 @@ pub fn spawn(
             replicas.remove_expired_producers(clock.wall_ms());
         },
     );
+    timer(millis(config.replica_lag_time_max_ms / 2), |replicas, _| {
+        replicas.shrink_isrs();
+    });
     timer(TRASH_INTERVAL, |replicas, _| replicas.empty_trash());
     spawn_scrub(tasks, shutdown, config, replicas, clock, scrubber);
 }

@@ -5,6 +5,7 @@ mod connection;
 mod coordinator_log;
 mod dynamic_config;
 mod gauges;
+mod isr_channel;
 pub mod lifecycle;
 mod listener;
 mod maintenance;

@@ -1,0 +1,236 @@
+//! A broker and a follower in this process, over real sockets: the follower has its own logs, follows the broker's metadata
+//! and fetches like a broker of its own.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use kafka_protocol::messages::broker_registration_request::{Feature, Listener};
+use kafka_protocol::messages::create_topics_request::CreatableReplicaAssignment;
+use kafka_protocol::messages::{BrokerHeartbeatRequest, BrokerId, BrokerRegistrationRequest};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::api::Services;
+use crate::log::LogDirs;
+use crate::metadata::features::SUPPORTED_FEATURES;
+use crate::metadata::{MetadataDelta, MetadataImage, PartitionRegistration, Publisher};
+use crate::metrics::Metrics;
+use crate::partition::Partition;
+use crate::replica::{Fetchers, ReplicaManager};
+use crate::types::random_uuid;
+
+const FOLLOWER: i32 = 2;
+/// The end of a test that hangs.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Broker 2: replica manager and fetchers, without listeners of its own.
+struct Follower {
+    replicas: Arc<ReplicaManager>,
+    stop: CancellationToken,
+}
+
+impl Follower {
+    /// Registers, is unfenced, and follows the metadata until it is stopped.
+    async fn start(services: &Arc<Services>, dir: &Path) -> Self {
+        let registration = registration(&services.cluster_id);
+        let registered = services.controller.broker_registration(registration).await;
+        assert_eq!(registered.error_code, 0);
+        let broker_epoch = registered.broker_epoch;
+        let stop = CancellationToken::new();
+        let heartbeats = heartbeats(Arc::clone(services), broker_epoch);
+        tokio::spawn(stop.clone().run_until_cancelled_owned(heartbeats));
+        let mut changes = services.images.watch();
+        while !services.image().cluster.is_alive(FOLLOWER) {
+            changes.changed().await.expect("the broker runs");
+        }
+        let dirs = LogDirs::open(&[dir.to_owned()], dir).expect("directory");
+        let replicas = Arc::new(ReplicaManager::new(
+            FOLLOWER,
+            Arc::new(ArcSwap::from(services.config())),
+            dirs,
+            services.clock.clone(),
+            Arc::new(Metrics::new()),
+            services.images.clone(),
+        ));
+        replicas.set_broker_epoch(broker_epoch);
+        let fetchers = Fetchers::new(
+            Arc::clone(&replicas),
+            Arc::clone(&services.config),
+            services.images.clone(),
+            services.clock.clone(),
+            stop.clone(),
+        );
+        let following = follow(Arc::clone(services), Arc::clone(&replicas), fetchers);
+        tokio::spawn(stop.clone().run_until_cancelled_owned(following));
+        Self { replicas, stop }
+    }
+
+    /// Stops without a word, as a process that is killed.
+    async fn kill(self) {
+        self.stop.cancel();
+        self.replicas.close(-1);
+    }
+}
+
+async fn follow(services: Arc<Services>, replicas: Arc<ReplicaManager>, fetchers: Fetchers) {
+    let mut changes = services.images.watch();
+    let mut known = Arc::new(MetadataImage::default());
+    loop {
+        changes.borrow_and_update();
+        let image = services.image();
+        let mut delta = MetadataDelta::between(&known, &image);
+        delta.initial = known.last_offset < 0;
+        replicas.on_update(&delta, &image);
+        fetchers.on_update(&delta, &image);
+        known = image;
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn heartbeats(services: Arc<Services>, broker_epoch: i64) {
+    loop {
+        let request = BrokerHeartbeatRequest::default()
+            .with_broker_id(BrokerId(FOLLOWER))
+            .with_broker_epoch(broker_epoch)
+            .with_current_metadata_offset(services.image().last_offset.max(broker_epoch));
+        services.controller.broker_heartbeat(request).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+fn registration(cluster_id: &str) -> BrokerRegistrationRequest {
+    let listener = Listener::default()
+        .with_name(StrBytes::from_static_str("PLAINTEXT"))
+        .with_host(StrBytes::from_static_str("127.0.0.1"))
+        .with_port(1);
+    let features = SUPPORTED_FEATURES.iter().map(|feature| {
+        Feature::default()
+            .with_name(StrBytes::from_static_str(feature.name))
+            .with_min_supported_version(feature.min_level)
+            .with_max_supported_version(feature.max_level)
+    });
+    BrokerRegistrationRequest::default()
+        .with_broker_id(BrokerId(FOLLOWER))
+        .with_cluster_id(StrBytes::from_string(cluster_id.to_owned()))
+        .with_incarnation_id(random_uuid())
+        .with_listeners(vec![listener])
+        .with_features(features.collect())
+        .with_log_dirs(vec![random_uuid()])
+        .with_previous_broker_epoch(-1)
+}
+
+/// The leading broker, with settings that make lag show soon.
+fn leader() -> Fixture {
+    Fixture::start_with(&[
+        ("node.id", "1"),
+        ("replica.lag.time.max.ms", "1000"),
+        ("replica.fetch.wait.max.ms", "100"),
+        ("broker.session.timeout.ms", "60000"),
+    ])
+}
+
+impl Fixture {
+    fn services(&self) -> Arc<Services> {
+        Arc::clone(&self.broker.as_ref().expect("it runs").services)
+    }
+
+    fn start_follower(&self, dir: &Path) -> Follower {
+        let services = self.services();
+        self.runtime.block_on(Follower::start(&services, dir))
+    }
+
+    /// A topic of one partition that brokers 1 and 2 hold.
+    fn create_replicated_topic(&self, name: &'static str) {
+        let assignment = CreatableReplicaAssignment::default()
+            .with_partition_index(0)
+            .with_broker_ids(vec![BrokerId(1), BrokerId(FOLLOWER)]);
+        let topic = CreatableTopic::default()
+            .with_name(TopicName(StrBytes::from_static_str(name)))
+            .with_num_partitions(-1)
+            .with_replication_factor(-1)
+            .with_assignments(vec![assignment]);
+        let create = CreateTopicsRequest::default()
+            .with_topics(vec![topic])
+            .with_timeout_ms(10_000);
+        let mut stream = self.connect();
+        stream.write_all(&request(&create, 4, 1)).expect("sent");
+        let created = CreateTopicsResponse::decode(&mut response(&mut stream).1, 4);
+        assert_eq!(created.expect("response").topics[0].error_code, 0);
+    }
+
+    fn registration(&self, topic: &str) -> PartitionRegistration {
+        let image = self.services().image();
+        let topic = image.topics.by_name(topic).expect("created");
+        PartitionRegistration::clone(&topic.partitions[&0])
+    }
+}
+
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn content(partition: &Partition) -> Bytes {
+    let read = partition.with_log(|log| {
+        let slice = log.read(0, usize::MAX, i64::MAX, true).expect("readable");
+        slice.read_bytes().expect("readable")
+    });
+    read.expect("open")
+}
+
+#[test]
+fn follower_copies_its_leader_and_acks_all_waits_for_it() {
+    let broker = leader();
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let follower = broker.start_follower(dir.path());
+    broker.create_replicated_topic("copied");
+    let mut stream = broker.connect();
+    for sent in 0..20 {
+        stream
+            .write_all(&produce("copied", "value", sent))
+            .expect("sent");
+        assert_eq!(produced_offset(response(&mut stream).1), i64::from(sent));
+        let copy = follower.replicas.find("copied", 0).expect("hosted");
+        let next_offset = copy.offsets().expect("open").next_offset;
+        assert!(
+            next_offset > i64::from(sent),
+            "acknowledged before it was copied"
+        );
+    }
+    let copy = follower.replicas.find("copied", 0).expect("hosted");
+    wait_until("the follower knows the high watermark", || {
+        copy.offsets().expect("open").high_watermark == 20
+    });
+    let original = broker.services().replicas.find("copied", 0).expect("led");
+    assert_eq!(content(&copy), content(&original));
+    assert_eq!(broker.registration("copied").isr, [1, FOLLOWER]);
+}
+
+#[test]
+fn follower_that_is_gone_leaves_the_isr_and_comes_back() {
+    let broker = leader();
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let follower = broker.start_follower(dir.path());
+    broker.create_replicated_topic("lagging");
+    let mut stream = broker.connect();
+    stream.write_all(&produce("lagging", "a", 1)).expect("sent");
+    assert_eq!(produced_offset(response(&mut stream).1), 0);
+    broker.runtime.block_on(follower.kill());
+    // Waits until the follower is out of the ISR, then is on all that are in it.
+    stream.write_all(&produce("lagging", "b", 2)).expect("sent");
+    assert_eq!(produced_offset(response(&mut stream).1), 1);
+    assert_eq!(broker.registration("lagging").isr, [1]);
+    let follower = broker.start_follower(dir.path());
+    wait_until("the follower is in sync again", || {
+        broker.registration("lagging").isr == [1, FOLLOWER]
+    });
+    let copy = follower.replicas.find("lagging", 0).expect("hosted");
+    assert_eq!(copy.offsets().expect("open").next_offset, 2);
+}
