@@ -32,19 +32,9 @@ struct Follower {
 }
 
 impl Follower {
-    /// Registers, is unfenced, and follows the metadata until it is stopped.
-    async fn start(services: &Arc<Services>, dir: &Path) -> Self {
-        let registration = registration(&services.cluster_id);
-        let registered = services.controller.broker_registration(registration).await;
-        assert_eq!(registered.error_code, 0);
-        let broker_epoch = registered.broker_epoch;
+    /// Follows the metadata until it is stopped.
+    fn start(services: &Arc<Services>, broker_epoch: i64, dir: &Path) -> Self {
         let stop = CancellationToken::new();
-        let heartbeats = heartbeats(Arc::clone(services), broker_epoch);
-        tokio::spawn(stop.clone().run_until_cancelled_owned(heartbeats));
-        let mut changes = services.images.watch();
-        while !services.image().cluster.is_alive(FOLLOWER) {
-            changes.changed().await.expect("the broker runs");
-        }
         let dirs = LogDirs::open(&[dir.to_owned()], dir).expect("directory");
         let replicas = Arc::new(ReplicaManager::new(
             FOLLOWER,
@@ -67,11 +57,24 @@ impl Follower {
         Self { replicas, stop }
     }
 
-    /// Stops without a word, as a process that is killed.
-    async fn kill(self) {
+    /// Stops fetching; the broker's session goes on.
+    fn stop(self) {
         self.stop.cancel();
         self.replicas.close(-1);
     }
+}
+
+/// Broker 2 registers, is unfenced, and heartbeats as long as the runtime lives. Gives its broker epoch.
+async fn register(services: &Arc<Services>) -> i64 {
+    let registration = registration(&services.cluster_id);
+    let registered = services.controller.broker_registration(registration).await;
+    assert_eq!(registered.error_code, 0);
+    tokio::spawn(heartbeats(Arc::clone(services), registered.broker_epoch));
+    let mut changes = services.images.watch();
+    while !services.image().cluster.is_alive(FOLLOWER) {
+        changes.changed().await.expect("the broker runs");
+    }
+    registered.broker_epoch
 }
 
 async fn follow(services: Arc<Services>, replicas: Arc<ReplicaManager>, fetchers: Fetchers) {
@@ -138,9 +141,13 @@ impl Fixture {
         Arc::clone(&self.broker.as_ref().expect("it runs").services)
     }
 
-    fn start_follower(&self, dir: &Path) -> Follower {
-        let services = self.services();
-        self.runtime.block_on(Follower::start(&services, dir))
+    fn register_follower(&self) -> i64 {
+        self.runtime.block_on(register(&self.services()))
+    }
+
+    fn start_follower(&self, broker_epoch: i64, dir: &Path) -> Follower {
+        let _runtime = self.runtime.enter();
+        Follower::start(&self.services(), broker_epoch, dir)
     }
 
     /// A topic of one partition that brokers 1 and 2 hold.
@@ -189,7 +196,8 @@ fn content(partition: &Partition) -> Bytes {
 fn follower_copies_its_leader_and_acks_all_waits_for_it() {
     let broker = leader();
     let dir = tempfile::tempdir().expect("temporary directory");
-    let follower = broker.start_follower(dir.path());
+    let epoch = broker.register_follower();
+    let follower = broker.start_follower(epoch, dir.path());
     broker.create_replicated_topic("copied");
     let mut stream = broker.connect();
     for sent in 0..20 {
@@ -217,17 +225,18 @@ fn follower_copies_its_leader_and_acks_all_waits_for_it() {
 fn follower_that_is_gone_leaves_the_isr_and_comes_back() {
     let broker = leader();
     let dir = tempfile::tempdir().expect("temporary directory");
-    let follower = broker.start_follower(dir.path());
+    let epoch = broker.register_follower();
+    let follower = broker.start_follower(epoch, dir.path());
     broker.create_replicated_topic("lagging");
     let mut stream = broker.connect();
     stream.write_all(&produce("lagging", "a", 1)).expect("sent");
     assert_eq!(produced_offset(response(&mut stream).1), 0);
-    broker.runtime.block_on(follower.kill());
+    follower.stop();
     // Waits until the follower is out of the ISR, then is on all that are in it.
     stream.write_all(&produce("lagging", "b", 2)).expect("sent");
     assert_eq!(produced_offset(response(&mut stream).1), 1);
     assert_eq!(broker.registration("lagging").isr, [1]);
-    let follower = broker.start_follower(dir.path());
+    let follower = broker.start_follower(epoch, dir.path());
     wait_until("the follower is in sync again", || {
         broker.registration("lagging").isr == [1, FOLLOWER]
     });
