@@ -110,7 +110,7 @@ scrub_ran() {
     done
     return 1
 }
-finding_of() { grep -E "^ottla_log_scrub_findings\{partition=\"0\",topic=\"$1\"\} $2\$" "$OTTLA_TMP/metrics"; }
+finding_of() { grep -E "^ottla_log_scrub_findings\{topic=\"$1\",partition=\"0\"\} $2\$" "$OTTLA_TMP/metrics"; }
 starts_with_scrub() {
     BROKER_DIR=${OTTLA_DATA%/data}
     BROKER_PORT=$(sed -nE 's|^listeners=PLAINTEXT://127.0.0.1:([0-9]+),.*|\1|p' "$BROKER_DIR/server.properties")
