@@ -105,6 +105,15 @@ impl Indexes {
         self.offsets.push(entry);
     }
 
+    /// The first entry's offset whose batch lies at or behind `position`.
+    pub fn offset_at_position(&self, position: u64) -> Option<Offset> {
+        let at = self
+            .offsets
+            .partition_point(|entry| u64::from(entry.1) < position);
+        let (relative, _) = self.offsets.get(at)?;
+        Some(self.base_offset + i64::from(*relative))
+    }
+
     /// Adds an entry if the timestamp is above the last one.
     pub fn maybe_append_time(&mut self, entry: TimestampOffset) {
         let last = self.last_time();
@@ -276,6 +285,33 @@ pub fn position_in_file(path: &Path, base_offset: Offset, offset: Offset) -> io:
         i64::from(parse_offset_entry(entry).0) <= relative
     })?;
     Ok(entry.map_or(0, |entry| u64::from(parse_offset_entry(&entry).1)))
+}
+
+/// [`Indexes::offset_at_position`] on a closed segment's file.
+pub fn offset_at_position(
+    path: &Path,
+    base_offset: Offset,
+    position: u64,
+) -> io::Result<Option<Offset>> {
+    let file = match File::open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    let (mut low, mut high) = (0, file.metadata()?.len() / OFFSET_ENTRY as u64);
+    let mut found = None;
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let mut entry = [0; OFFSET_ENTRY];
+        file.read_exact_at(&mut entry, middle * OFFSET_ENTRY as u64)?;
+        let (relative, at) = parse_offset_entry(&entry);
+        if u64::from(at) < position {
+            low = middle + 1;
+        } else {
+            found = Some(base_offset.saturating_add(i64::from(relative)));
+            high = middle;
+        }
+    }
+    Ok(found)
 }
 
 /// [`Indexes::lookup_time`] on a closed segment's file; `i64::MAX` finds the last entry.

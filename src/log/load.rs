@@ -19,14 +19,15 @@ use super::checkpoint::{
 use super::cleaner::finish_swaps;
 use super::error::StorageError;
 use super::index::{Indexes, position_in_file};
-use super::paths::{INDEX, LOG, SNAPSHOT, parse_file_name, segment_file};
+use super::paths::{INDEX, LOG, SNAPSHOT, TXN_INDEX, parse_file_name, segment_file};
 use super::producer_snapshot;
 use super::producer_state::{ProducerState, is_expired};
 use super::reader::Readers;
 use super::recovery::Progress;
 use super::segment::{ActiveSegment, ClosedSegment};
+use super::txn_index::{self, TxnIndexes};
 use super::unified::{Log, parse_end_txn_marker, roll_jitter_ms, write_index_files};
-use super::{LeaderEpochCache, LogDir, OpenParams, disk};
+use super::{AbortedTxn, LeaderEpochCache, LogDir, OpenParams, disk};
 use crate::types::{Offset, TimestampMs, TopicPartition};
 
 /// Read-ahead of walks over headers.
@@ -87,6 +88,7 @@ fn assemble(
         active,
         leader_epochs: LeaderEpochCache::default(),
         producers: ProducerState::default(),
+        txn_indexes: TxnIndexes::default(),
         snapshots: Vec::new(),
         last_snapshot_offset: 0,
         deleted: Vec::new(),
@@ -109,6 +111,8 @@ struct Listing {
     /// Base offsets that have an offset index.
     indexed: Vec<Offset>,
     snapshots: Vec<Offset>,
+    /// Base offsets that have a transaction index.
+    txn_indexed: Vec<Offset>,
 }
 
 /// Lists the directory.
@@ -128,6 +132,7 @@ fn list(path: &Path) -> Result<Listing, StorageError> {
             }
             INDEX => listing.indexed.push(offset),
             SNAPSHOT => listing.snapshots.push(offset),
+            TXN_INDEX => listing.txn_indexed.push(offset),
             _ => {}
         }
     }
@@ -143,6 +148,7 @@ fn load_existing(mut params: OpenParams, path: &Path) -> Result<Log, StorageErro
         segments,
         indexed,
         snapshots,
+        txn_indexed,
     } = list(path)?;
     let text = read_file(&path.join(PARTITION_METADATA))?.unwrap_or_default();
     let wanted = params.topic_id.take();
@@ -160,6 +166,7 @@ fn load_existing(mut params: OpenParams, path: &Path) -> Result<Log, StorageErro
         holes: params.config.cleanup_policy.compact,
         epochs: LeaderEpochCache::load(path)?,
         epochs_changed: false,
+        recovered: Vec::new(),
     };
     let jitter_ms = roll_jitter_ms(&params.config);
     let (closed, active, next_offset, dropped) = if let Some((last, _)) = segments.last() {
@@ -179,17 +186,12 @@ fn load_existing(mut params: OpenParams, path: &Path) -> Result<Log, StorageErro
             .map_err(|e| StorageError::io("create log in", path, e))?;
         (Vec::new(), active, checkpointed_start, Vec::new())
     };
-    let Loader {
-        epochs,
-        epochs_changed,
-        ..
-    } = loader;
     let mut log = assemble(params, path, closed, active);
     log.next_offset = next_offset;
     // A process that was killed may have left names that no sync has covered.
     log.dir_dirty = !clean;
     log.parent_dirty = !clean;
-    log.leader_epochs = epochs;
+    log.leader_epochs = loader.epochs;
     log.recovery_point = if clean {
         next_offset
     } else {
@@ -208,11 +210,12 @@ fn load_existing(mut params: OpenParams, path: &Path) -> Result<Log, StorageErro
     // when leading would write the file of every idle partition twice at each start.
     let epochs_end = log.next_offset + i64::from(clean);
     let cut = log.leader_epochs.truncate_from_end(epochs_end);
-    if log.leader_epochs.truncate_from_start(log.log_start_offset) || cut || epochs_changed {
+    if log.leader_epochs.truncate_from_start(log.log_start_offset) || cut || loader.epochs_changed {
         log.store_epochs(false)?;
     }
     log.remove_stray_snapshots()?;
-    log.rebuild_producers(clean)?;
+    let reindex = log.load_txn_indexes(&txn_indexed, &loader.recovered)?;
+    log.rebuild_producers(clean, &reindex)?;
     if let Some(id) = wanted {
         log.set_topic_id(id)?;
     }
@@ -229,6 +232,8 @@ pub(super) struct Loader<'a> {
     holes: bool,
     pub(super) epochs: LeaderEpochCache,
     pub(super) epochs_changed: bool,
+    /// Base offsets of the segments that were recovered, and whether they hold transactional batches.
+    recovered: Vec<(Offset, bool)>,
 }
 
 /// The last segment so far and where the log ends.
@@ -280,6 +285,7 @@ impl Loader<'_> {
                 let recovered = self.recover(base, size);
                 progress.segment_done(base);
                 let recovered = recovered?;
+                self.recovered.push((base, recovered.transactional));
                 segment = ActiveSegment::new(base, recovered.size, 0, 0);
                 segment.set_indexes(recovered.indexes);
                 write_index_files(self.path, &mut segment)
@@ -385,8 +391,47 @@ impl Log {
         }
     }
 
-    /// Sets the producer state to what it is at the log's end: the latest good snapshot, and the batches behind it.
-    pub(super) fn rebuild_producers(&mut self, clean: bool) -> Result<(), StorageError> {
+    /// Takes in the transaction indexes that are sound. Returns the base offsets of segments whose index must be built
+    /// anew, growing: those that were recovered, and those with a torn or impossible entry.
+    fn load_txn_indexes(
+        &mut self,
+        indexed: &[Offset],
+        recovered: &[(Offset, bool)],
+    ) -> Result<Vec<Offset>, StorageError> {
+        let transactional = recovered.iter().filter(|(_, transactional)| *transactional);
+        let mut reindex: Vec<Offset> = transactional.map(|(base, _)| *base).collect();
+        for base in indexed.iter().copied() {
+            let is_closed = self.closed.binary_search_by_key(&base, |s| s.base_offset);
+            let is_active = base == self.active.base_offset && self.active.size > 0;
+            if is_closed.is_err() && !is_active {
+                self.delete_file(base, TXN_INDEX)?;
+                continue;
+            }
+            let path = segment_file(&self.path, base, TXN_INDEX);
+            let bytes = read_file(&path).map_err(|e| self.dir.fail(e))?;
+            let bytes = bytes.unwrap_or_default();
+            let entries = txn_index::decode(&bytes, base);
+            if recovered.iter().any(|(recovered, _)| *recovered == base) {
+                reindex.extend((!bytes.is_empty()).then_some(base));
+            } else if let Some(entries) = entries {
+                self.txn_indexes.set_count(base, entries.len() as u64);
+            } else {
+                warn!(path = %path.display(), "rebuilding a damaged transaction index");
+                reindex.push(base);
+            }
+        }
+        reindex.sort_unstable();
+        reindex.dedup();
+        Ok(reindex)
+    }
+
+    /// Sets the producer state to what it is at the log's end: the latest good snapshot, and the batches behind it. Builds
+    /// the transaction indexes of the segments `reindex` on the way.
+    pub(super) fn rebuild_producers(
+        &mut self,
+        clean: bool,
+        reindex: &[Offset],
+    ) -> Result<(), StorageError> {
         let (start, end) = (self.log_start_offset, self.next_offset);
         for offset in std::mem::take(&mut self.snapshots) {
             if offset > end || offset <= start {
@@ -397,20 +442,30 @@ impl Log {
         }
         // After a clean stop a log without snapshot never had an idempotent producer.
         let from = self
-            .load_snapshot(self.now_ms)?
-            .unwrap_or(if clean { end } else { start });
-        self.last_snapshot_offset = from;
+            .load_snapshot(self.now_ms, reindex.first().copied())?
+            .unwrap_or(if clean && reindex.is_empty() {
+                end
+            } else {
+                start
+            });
+        self.last_snapshot_offset = self.snapshots.last().map_or(from, |last| from.max(*last));
         if from < end {
-            self.replay_producers(from)?;
+            self.replay_producers(from, reindex)?;
         }
         self.producers.map_end_offset = end;
         Ok(())
     }
 
-    /// Loads the latest snapshot that is not damaged and returns its offset.
-    fn load_snapshot(&mut self, now_ms: TimestampMs) -> Result<Option<Offset>, StorageError> {
+    /// Loads the latest snapshot that is not damaged and not above `limit`, and returns its offset.
+    fn load_snapshot(
+        &mut self,
+        now_ms: TimestampMs,
+        limit: Option<Offset>,
+    ) -> Result<Option<Offset>, StorageError> {
         self.producers.clear(self.log_start_offset);
-        while let Some(offset) = self.snapshots.last().copied() {
+        let usable = |offset: &Offset| limit.is_none_or(|limit| *offset <= limit);
+        while let Some(at) = self.snapshots.iter().rposition(usable) {
+            let offset = self.snapshots[at];
             let path = segment_file(&self.path, offset, SNAPSHOT);
             let bytes = read_file(&path).map_err(|e| self.dir.fail(e))?;
             if let Some(entries) = bytes.and_then(|bytes| producer_snapshot::decode(&bytes)) {
@@ -423,12 +478,12 @@ impl Log {
             }
             warn!(path = %path.display(), "dropping a damaged producer snapshot");
             self.remove_snapshot(offset)?;
-            self.snapshots.pop();
+            self.snapshots.remove(at);
         }
         Ok(None)
     }
 
-    fn replay_producers(&mut self, from: Offset) -> Result<(), StorageError> {
+    fn replay_producers(&mut self, from: Offset, reindex: &[Offset]) -> Result<(), StorageError> {
         let mut segments: Vec<(Offset, u64)> = self
             .closed
             .iter()
@@ -437,16 +492,44 @@ impl Log {
         segments.push((self.active.base_offset, self.active.size));
         let first = segments.partition_point(|(base, _)| *base <= from);
         for (base, size) in segments.split_off(first.max(1) - 1) {
-            if size > 0 {
-                let path = segment_file(&self.path, base, LOG);
-                self.replay_segment(&path, size, from)
-                    .map_err(|e| self.io_error("read", &path, e))?;
+            if size == 0 {
+                continue;
+            }
+            let path = segment_file(&self.path, base, LOG);
+            let aborted = self
+                .replay_segment(&path, size, from)
+                .map_err(|e| self.io_error("read", &path, e))?;
+            if reindex.contains(&base) {
+                self.write_txn_index(base, &aborted)?;
             }
         }
         Ok(())
     }
 
-    fn replay_segment(&mut self, path: &Path, size: u64, from: Offset) -> io::Result<()> {
+    /// Replaces a segment's transaction index. Without entries none is made, as Kafka does.
+    fn write_txn_index(
+        &mut self,
+        base: Offset,
+        aborted: &[AbortedTxn],
+    ) -> Result<(), StorageError> {
+        let path = segment_file(&self.path, base, TXN_INDEX);
+        if !aborted.is_empty() || path.exists() {
+            disk::write_file(&path, &txn_index::encode(aborted))
+                .map_err(|e| self.txn_index_error(base, e))?;
+            self.dir_dirty = true;
+        }
+        self.txn_indexes.set_count(base, aborted.len() as u64);
+        Ok(())
+    }
+
+    /// Takes in the producers' batches from `from` on. Returns the transactions aborted here.
+    fn replay_segment(
+        &mut self,
+        path: &Path,
+        size: u64,
+        from: Offset,
+    ) -> io::Result<Vec<AbortedTxn>> {
+        let mut aborted = Vec::new();
         let file = File::open(path)?;
         let mut scanner = BatchScanner::new(&file, 0, size, REPLAY_CHUNK);
         while let Some(batch) = scanner.next_header()? {
@@ -457,12 +540,12 @@ impl Log {
             if header.is_control() {
                 let bytes = scanner.batch_bytes(&batch)?;
                 if let Some(marker) = parse_end_txn_marker(&header, bytes) {
-                    self.producers.end_transaction(&header, marker);
+                    aborted.extend(self.producers.end_transaction(&header, marker));
                 }
             } else {
                 self.producers.update(&header);
             }
         }
-        Ok(())
+        Ok(aborted)
     }
 }

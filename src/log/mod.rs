@@ -4,8 +4,7 @@
 //!
 //! Whatever changes the disk goes through `disk.rs`, so that tests can cut the power or fail a call at every step.
 //!
-//! Bytes on disk are Kafka's. Retention and the transaction index are not here yet: they will be `retention.rs` and
-//! `txn_index.rs`, over `Segments`.
+//! Bytes on disk are Kafka's. Retention is not here yet: it will be `retention.rs`.
 
 mod batch_io;
 mod checkpoint;
@@ -30,6 +29,7 @@ mod recovery;
 pub mod scrub;
 mod segment;
 mod truncate;
+mod txn_index;
 mod unified;
 
 #[cfg(test)]
@@ -45,6 +45,7 @@ pub use future::CopyStep;
 pub use leader_epochs::LeaderEpochCache;
 pub use producer_state::{ProducerState, Verdict};
 pub use truncate::delete;
+pub use txn_index::AbortedTxn;
 pub use unified::Log;
 
 use std::fs::File;
@@ -89,6 +90,8 @@ pub struct LogSlice {
     pub file: Option<Arc<File>>,
     pub position: u64,
     pub len: usize,
+    /// Base offset of the segment.
+    pub base_offset: Offset,
     /// The first batch is longer than what was asked for, and was not forced whole.
     pub first_batch_incomplete: bool,
 }
@@ -98,6 +101,7 @@ impl LogSlice {
         file: None,
         position: 0,
         len: 0,
+        base_offset: 0,
         first_batch_incomplete: false,
     };
 

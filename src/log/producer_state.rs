@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::ActiveProducer;
 use super::cleaner::LastRecord;
+use super::{AbortedTxn, ActiveProducer};
 use crate::protocol::batch::{AppendOrigin, BatchHeader};
 use crate::protocol::{Error, ErrorCode};
 use crate::types::{NO_TIMESTAMP, Offset, ProducerEpoch, ProducerId, TimestampMs};
@@ -149,6 +149,7 @@ pub enum Verdict {
 /// An end-of-transaction marker (control batch), as its record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndTxnMarker {
+    pub commit: bool,
     pub coordinator_epoch: i32,
     pub timestamp: TimestampMs,
 }
@@ -249,8 +250,13 @@ impl ProducerState {
         self.map_end_offset = header.next_offset();
     }
 
-    /// Takes in a control batch that ends a transaction.
-    pub fn end_transaction(&mut self, header: &BatchHeader, marker: EndTxnMarker) {
+    /// Takes in a control batch that ends a transaction. An abort of a transaction that wrote something here is returned,
+    /// for the transaction index.
+    pub fn end_transaction(
+        &mut self,
+        header: &BatchHeader,
+        marker: EndTxnMarker,
+    ) -> Option<AbortedTxn> {
         let entry = self
             .producers
             .entry(header.producer_id)
@@ -259,10 +265,17 @@ impl ProducerState {
         entry.set_epoch(header.producer_epoch);
         entry.coordinator_epoch = marker.coordinator_epoch;
         entry.last_timestamp = marker.timestamp;
-        if self.ongoing.remove(&first).is_some() {
-            self.unreplicated.push((first, header.base_offset));
-        }
         self.map_end_offset = header.next_offset();
+        self.ongoing.remove(&first)?;
+        self.unreplicated.push((first, header.base_offset));
+        (!marker.commit).then(|| AbortedTxn {
+            producer_id: header.producer_id,
+            first_offset: first,
+            last_offset: header.base_offset,
+            last_stable_offset: self
+                .first_undecided_offset()
+                .unwrap_or(header.base_offset + 1),
+        })
     }
 
     /// First offset of the oldest open transaction.
@@ -270,16 +283,13 @@ impl ProducerState {
         self.ongoing.keys().next().copied()
     }
 
-    /// Where the last stable offset stands still: an open transaction, or one whose marker is at or above `high_watermark`.
-    pub fn first_unstable_offset(&self, high_watermark: Offset) -> Option<Offset> {
-        self.unreplicated
-            .iter()
-            .filter(|(_, last)| *last >= high_watermark)
-            .map(|(first, _)| *first)
-            .chain(self.first_undecided_offset())
-            .min()
+    /// Where the last stable offset stands still: an open transaction, or one whose marker is not known to be replicated.
+    pub fn first_unstable_offset(&self) -> Option<Offset> {
+        let unreplicated = self.unreplicated.iter().map(|(first, _)| *first);
+        unreplicated.chain(self.first_undecided_offset()).min()
     }
 
+    /// Lets go of decided transactions whose marker is replicated.
     pub fn on_high_watermark(&mut self, high_watermark: Offset) {
         self.unreplicated
             .retain(|(_, last)| *last >= high_watermark);

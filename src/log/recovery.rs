@@ -101,6 +101,8 @@ pub(super) struct Recovered {
     pub next_offset: Offset,
     pub indexes: Indexes,
     pub torn: bool,
+    /// Some batch belongs to a transaction.
+    pub transactional: bool,
 }
 
 impl Loader<'_> {
@@ -125,6 +127,7 @@ impl Loader<'_> {
             next_offset: walk.next_offset,
             indexes: walk.indexes,
             torn,
+            transactional: walk.transactional,
         })
     }
 
@@ -173,6 +176,7 @@ struct Walk {
     last_entry: u64,
     /// Leader epochs where they begin.
     epochs: Vec<(LeaderEpoch, Offset)>,
+    transactional: bool,
 }
 
 impl Walk {
@@ -193,6 +197,7 @@ impl Walk {
             },
             last_entry: 0,
             epochs: Vec::new(),
+            transactional: false,
         };
         let mut unchecked_from = 0;
         let mut scanner = BatchScanner::new(file, 0, size, WALK_CHUNK);
@@ -235,6 +240,7 @@ impl Walk {
         if self.epochs.last().is_none_or(|(last, _)| *last < epoch) {
             self.epochs.push((epoch, header.base_offset));
         }
+        self.transactional |= header.is_transactional();
         self.valid = batch.end();
         self.next_offset = header.next_offset();
     }

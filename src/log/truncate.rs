@@ -71,11 +71,15 @@ impl Log {
             .truncate_to(&self.path, offset, self.now_ms)
             .and_then(|()| disk::sync_data(self.active.file(&self.path)?))
             .map_err(|e| self.segment_error("truncate", e))?;
+        let base_offset = self.active.base_offset;
+        self.txn_indexes
+            .truncate_to(&self.path, base_offset, offset)
+            .map_err(|e| self.txn_index_error(base_offset, e))?;
         sync_dir(&self.path).map_err(|e| self.dir.fail(e))?;
         self.next_offset = offset;
         self.log_start_offset = self.log_start_offset.min(offset);
         self.truncations += 1;
-        self.rebuild_producers(false)
+        self.rebuild_producers(false, &[])
     }
 
     /// Drops everything; the next append gets `offset`. The recovery point is lowered with it.
@@ -127,6 +131,7 @@ impl Log {
             self.delete_file(base_offset, kind)?;
         }
         self.snapshots.retain(|offset| *offset != base_offset);
+        self.txn_indexes.set_count(base_offset, 0);
         Ok(())
     }
 

@@ -12,13 +12,15 @@ use tracing::info;
 use super::checkpoint::{PARTITION_METADATA, format_partition_metadata, replace_file};
 use super::error::{AppendError, ReadError, StorageError};
 use super::flush::FlushJob;
-use super::paths::{INDEX, LOG, SNAPSHOT, TIME_INDEX, segment_file};
+use super::paths::{INDEX, LOG, SNAPSHOT, TIME_INDEX, TXN_INDEX, segment_file};
 use super::producer_snapshot;
 use super::producer_state::{EndTxnMarker, ProducerState, Verdict};
 use super::reader::{Readers, SegmentReader};
 use super::segment::{ActiveSegment, ClosedSegment, RollLimits};
+use super::txn_index::TxnIndexes;
 use super::{
-    ActiveProducer, AppendInfo, LeaderEpochCache, LogDir, LogSlice, OpenParams, disk, load,
+    AbortedTxn, ActiveProducer, AppendInfo, LeaderEpochCache, LogDir, LogSlice, OpenParams, disk,
+    load,
 };
 use crate::config::TopicConfig;
 use crate::protocol::batch::{
@@ -56,6 +58,7 @@ pub struct Log {
     pub(super) recovery_point: Offset,
     pub(super) leader_epochs: LeaderEpochCache,
     pub(super) producers: ProducerState,
+    pub(super) txn_indexes: TxnIndexes,
     /// Offsets of the `.snapshot` files, growing.
     pub(super) snapshots: Vec<Offset>,
     pub(super) last_snapshot_offset: Offset,
@@ -85,6 +88,8 @@ struct Pending<'a> {
     buffer: Vec<u8>,
     /// Up to where the buffer goes before each large batch's records.
     large: Vec<(usize, &'a [u8])>,
+    /// What the transaction index gets once the batches are written.
+    aborted: Vec<AbortedTxn>,
 }
 
 /// Records up to this size are copied.
@@ -181,14 +186,14 @@ impl Log {
         self.producers.first_undecided_offset()
     }
 
-    /// Where the last stable offset stands still; `None` leaves it at the high watermark.
-    pub fn first_unstable_offset(&self, high_watermark: Offset) -> Option<Offset> {
-        self.producers.first_unstable_offset(high_watermark)
-    }
-
-    /// Lets go of decided transactions below the high watermark.
-    pub fn on_high_watermark(&mut self, high_watermark: Offset) {
+    /// Exclusive end of what read_committed consumers may see: the high watermark, or where a transaction begins that is
+    /// open or whose marker is not below the high watermark yet.
+    pub fn last_stable_offset(&mut self, high_watermark: Offset) -> Offset {
         self.producers.on_high_watermark(high_watermark);
+        match self.producers.first_unstable_offset() {
+            Some(offset) => offset.max(self.log_start_offset).min(high_watermark),
+            None => high_watermark,
+        }
     }
 
     /// Producers that are not expired, in no order.
@@ -367,7 +372,9 @@ impl Log {
             .map_err(|e| self.segment_error("index", e))?;
         if header.is_control() && header.has_producer_id() {
             if let Some(marker) = parse_end_txn_marker(header, batch) {
-                self.producers.end_transaction(header, marker);
+                pending
+                    .aborted
+                    .extend(self.producers.end_transaction(header, marker));
             }
         } else {
             self.producers.update(header);
@@ -388,7 +395,17 @@ impl Log {
             .and_then(|file| pending.write(file));
         pending.buffer.clear();
         pending.large.clear();
-        written.map_err(|e| self.segment_error("append to", e))
+        written.map_err(|e| self.segment_error("append to", e))?;
+        if pending.aborted.is_empty() {
+            return Ok(());
+        }
+        let base_offset = self.active.base_offset;
+        self.dir_dirty |= !self.txn_indexes.contains(base_offset);
+        self.txn_indexes
+            .append(&self.path, base_offset, &pending.aborted)
+            .map_err(|e| self.txn_index_error(base_offset, e))?;
+        pending.aborted.clear();
+        Ok(())
     }
 
     /// Closes the active segment and begins one at `base_offset`, or at the log's end where that is higher.
@@ -494,6 +511,7 @@ impl Log {
                 .map_or(self.active.size, |place| place.position)
         };
         Ok(range.slice(
+            self.active.base_offset,
             self.active.file(&self.path)?,
             first.position,
             first.size,
@@ -521,6 +539,7 @@ impl Log {
                     .map_or(segment.size, |place| place.position)
             };
             Ok(Some(range.slice(
+                segment.base_offset,
                 &reader.file,
                 first.position,
                 first.size,
@@ -590,6 +609,7 @@ impl Log {
             for kind in [LOG, INDEX, TIME_INDEX] {
                 job.add_path(segment_file(&self.path, segment.base_offset, kind));
             }
+            self.flush_txn_index(segment.base_offset, &mut job);
             job.add_path(segment_file(&self.path, end, SNAPSHOT));
             end = segment.base_offset;
         }
@@ -598,6 +618,7 @@ impl Log {
             Some(file) => job.set_active(file.clone(), active_path),
             None => job.add_path(active_path),
         }
+        self.flush_txn_index(self.active.base_offset, &mut job);
         if std::mem::take(&mut self.dir_dirty) {
             job.add_dir(self.path.clone());
         }
@@ -607,6 +628,12 @@ impl Log {
         self.rolled = false;
         self.unflushed_bytes = 0;
         Some(job)
+    }
+
+    fn flush_txn_index(&self, base_offset: Offset, job: &mut FlushJob) {
+        if self.txn_indexes.contains(base_offset) {
+            job.add_path(segment_file(&self.path, base_offset, TXN_INDEX));
+        }
     }
 
     /// Moves the recovery point to where a job got that ran without error. Where it says so, follow with
@@ -680,6 +707,7 @@ impl<'a> Pending<'a> {
             position: 0,
             buffer: Vec::with_capacity(copied.sum()),
             large: Vec::new(),
+            aborted: Vec::new(),
         }
     }
 
@@ -719,7 +747,14 @@ struct ReadRange {
 }
 
 impl ReadRange {
-    fn slice(&self, file: &Arc<File>, position: u64, first_size: u64, end: u64) -> LogSlice {
+    fn slice(
+        &self,
+        base_offset: Offset,
+        file: &Arc<File>,
+        position: u64,
+        first_size: u64,
+        end: u64,
+    ) -> LogSlice {
         let first_size = first_size as usize;
         let available = end.saturating_sub(position) as usize;
         let too_small = self.max_bytes < first_size;
@@ -733,6 +768,7 @@ impl ReadRange {
             file: Some(file.clone()),
             position,
             len: available.min(self.max_bytes.max(first_size)),
+            base_offset,
             first_batch_incomplete: false,
         }
     }
@@ -771,6 +807,7 @@ pub(super) fn parse_end_txn_marker(header: &BatchHeader, batch: &[u8]) -> Option
     }
     let value = record.value?;
     Some(EndTxnMarker {
+        commit: kind == 1,
         coordinator_epoch: i32::from_be_bytes(value.get(2..6)?.try_into().ok()?),
         timestamp: record.timestamp,
     })

@@ -29,7 +29,9 @@ use tokio::sync::{oneshot, watch};
 use tracing::error;
 
 use crate::config::TopicConfig;
-use crate::log::{AppendInfo, CopyStep, EpochEndOffset, Log, LogSlice, ReadError, StorageError};
+use crate::log::{
+    AbortedTxn, AppendInfo, CopyStep, EpochEndOffset, Log, LogSlice, ReadError, StorageError,
+};
 use crate::metrics::TopicMetrics;
 use crate::protocol::batch::ValidBatch;
 use crate::protocol::{Error, ErrorCode};
@@ -105,6 +107,8 @@ type AppendResults = Vec<Result<AppendInfo, Error>>;
 pub struct ReadResult {
     /// Empty at the end of the log.
     pub slice: Option<LogSlice>,
+    /// What read_committed consumers must leave out of it, by first offset.
+    pub aborted: Vec<AbortedTxn>,
     pub high_watermark: Offset,
     pub last_stable_offset: Offset,
     pub log_start_offset: Offset,
@@ -407,6 +411,7 @@ impl Inner {
         let log = online(&mut self.log)?;
         let mut result = ReadResult {
             slice: None,
+            aborted: Vec::new(),
             high_watermark: offsets.high_watermark,
             last_stable_offset: offsets.last_stable_offset,
             log_start_offset: offsets.log_start_offset,
@@ -435,6 +440,9 @@ impl Inner {
                 Err(ReadError::OutOfRange { .. }) => return Err(ErrorCode::OffsetOutOfRange.into()),
                 Err(ReadError::Storage(cause)) => return Err(cause.into()),
             };
+            if request.isolation == Isolation::ReadCommitted {
+                result.aborted = log.aborted_in_slice(request.offset, &slice)?;
+            }
             result.slice = (!slice.is_empty()).then_some(slice);
         }
         if let Some(id) = request.replica_id {
@@ -446,11 +454,11 @@ impl Inner {
     fn offsets(&mut self) -> Result<Offsets, Error> {
         let log = online(&mut self.log)?;
         let high_watermark = self.state.high_watermark();
-        let undecided = log.first_undecided_offset().unwrap_or(high_watermark);
+        let last_stable_offset = log.last_stable_offset(high_watermark);
         Ok(Offsets {
             log_start_offset: log.log_start_offset(),
             high_watermark,
-            last_stable_offset: undecided.min(high_watermark),
+            last_stable_offset,
             next_offset: log.next_offset(),
             leader_epoch: self.state.leader_epoch(),
         })

@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::api::RequestContext;
 use crate::api::reply::{Chunk, FileRange, Malformed, Reply, ResponseFrame};
-use crate::log::LogSlice;
+use crate::log::{AbortedTxn, LogSlice};
 use crate::partition::{FetchWait, FollowerFetch, Isolation, Partition, ReadRequest, ReadResult};
 use crate::protocol::messages::fetch::{
-    EpochEndOffset, FetchPartition, FetchRequest, FetchResponse, FetchableTopicResponse,
-    PartitionData,
+    AbortedTransaction, EpochEndOffset, FetchPartition, FetchRequest, FetchResponse,
+    FetchableTopicResponse, PartitionData,
 };
 use crate::protocol::wire::Records;
 use crate::protocol::{Error, ErrorCode};
@@ -100,6 +101,8 @@ struct Follower {
 struct Round {
     results: Vec<Result<ReadResult, Error>>,
     size_bytes: i64,
+    /// Records are held back by an open transaction: its marker, not its bytes, brings more.
+    held_back: bool,
     /// A partition that is led here failed, or there is news that is no record: the fetcher must hear of it now.
     urgent: bool,
 }
@@ -127,21 +130,51 @@ impl Fetch {
         {
             return self.encode(round).map_or(Reply::Close, Reply::Now);
         }
-        let wait = FetchWait::new(self.min_bytes - round.size_bytes);
-        for partition in self.targets.iter().flatten() {
-            partition.park_fetch(&wait, self.isolation);
-        }
+        let wait = self.park(&round);
         // An append may have come between the read and the parking.
         let again = self.read(false);
         if again.urgent || again.size_bytes >= self.min_bytes {
             return self.encode(again).map_or(Reply::Close, Reply::Now);
         }
+        let deadline = Instant::now() + max_wait;
         Reply::Later(Box::pin(async move {
-            // Enough bytes or out of time: either way the answer is what is there now.
-            let _ = tokio::time::timeout(max_wait, wait.wait()).await;
-            let round = self.read(false);
+            let round = self.wait(wait, deadline).await;
             self.encode(round)
         }))
+    }
+
+    /// Enough bytes or out of time: either way the answer is what is there now. An append to an open transaction is nothing
+    /// yet for read_committed consumers: they wait on.
+    async fn wait(&self, mut wait: Arc<FetchWait>, deadline: Instant) -> Round {
+        loop {
+            let woken = tokio::time::timeout_at(deadline, wait.wait()).await;
+            let round = self.read(false);
+            let may_wait = self.isolation == Isolation::ReadCommitted && !round.urgent;
+            if woken.is_err() || !may_wait || self.is_enough(&round) {
+                return round;
+            }
+            wait = self.park(&round);
+            let again = self.read(false);
+            if again.urgent || self.is_enough(&again) {
+                return again;
+            }
+        }
+    }
+
+    fn is_enough(&self, round: &Round) -> bool {
+        round.size_bytes >= self.min_bytes
+    }
+
+    fn park(&self, round: &Round) -> Arc<FetchWait> {
+        let wait = FetchWait::new(if round.held_back {
+            1
+        } else {
+            self.min_bytes - round.size_bytes
+        });
+        for partition in self.targets.iter().flatten() {
+            partition.park_fetch(&wait, self.isolation);
+        }
+        wait
     }
 
     /// Only the first round of a request tells where a follower is.
@@ -149,6 +182,7 @@ impl Fetch {
         let mut round = Round {
             results: Vec::with_capacity(self.targets.len()),
             size_bytes: 0,
+            held_back: false,
             urgent: false,
         };
         let mut left = self.size_bytes_max;
@@ -194,6 +228,11 @@ impl Fetch {
                 .ok()
                 .and_then(|r| r.slice.as_ref())
                 .map_or(0, |slice| slice.len);
+            if self.isolation == Isolation::ReadCommitted
+                && let Ok(read) = &result
+            {
+                round.held_back |= read.last_stable_offset < read.high_watermark;
+            }
             round.urgent |= match &result {
                 Ok(read) => read.diverging_epoch.is_some(),
                 Err(_) => true,
@@ -263,7 +302,8 @@ impl Fetch {
                         end_offset: end.end_offset,
                     }
                 }),
-                aborted_transactions: (self.isolation == Isolation::ReadCommitted).then(Vec::new),
+                aborted_transactions: (self.isolation == Isolation::ReadCommitted)
+                    .then(|| read.aborted.iter().map(aborted_transaction).collect()),
                 records: Records(read.slice.and_then(file_range)),
                 ..PartitionData::default()
             },
@@ -277,6 +317,13 @@ impl Fetch {
                 ..PartitionData::default()
             },
         }
+    }
+}
+
+fn aborted_transaction(txn: &AbortedTxn) -> AbortedTransaction {
+    AbortedTransaction {
+        producer_id: txn.producer_id,
+        first_offset: txn.first_offset,
     }
 }
 

@@ -57,6 +57,7 @@ impl Log {
             for kind in SEGMENT_KINDS {
                 self.delete_file(source.base_offset, kind)?;
             }
+            self.txn_indexes.set_count(source.base_offset, 0);
             if source.base_offset != base_offset {
                 self.delete_file(source.base_offset, SNAPSHOT)?;
                 self.snapshots
@@ -64,6 +65,7 @@ impl Log {
             }
         }
         self.rename_suffix(base_offset, SWAP, "")?;
+        self.note_txn_index(base_offset)?;
         let replaced: u64 = sources.iter().map(|s| s.size).sum();
         self.closed_bytes = self.closed_bytes - replaced + segment.size;
         let closed = ClosedSegment::with_largest(base_offset, segment.size, segment.largest());

@@ -9,8 +9,9 @@ mod producers;
 mod recovery;
 mod scrub;
 mod segments;
+mod transactions;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;

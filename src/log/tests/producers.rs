@@ -173,7 +173,7 @@ fn transactions_hold_the_stable_offset_until_their_marker_is_replicated() {
     let mut builder = BatchBuilder::new().producer(1, 0, 0).transactional(true);
     builder.append(NOW, None, None);
     append(&mut log, valid(builder.build()));
-    assert_eq!(log.first_unstable_offset(4), Some(3));
+    assert_eq!(log.last_stable_offset(4), 3);
     let plain = log
         .append_as_leader(&[produced(1, 0, 1, 1)], 0, NOW)
         .unwrap();
@@ -190,12 +190,8 @@ fn transactions_hold_the_stable_offset_until_their_marker_is_replicated() {
     let marker = ValidBatch::internal(marker).unwrap();
     assert_eq!(append(&mut log, marker).first_offset, 4);
     assert_eq!(log.first_undecided_offset(), None);
-    assert_eq!(
-        log.first_unstable_offset(4),
-        Some(3),
-        "the marker is not replicated"
-    );
-    assert_eq!(log.first_unstable_offset(5), None);
+    assert_eq!(log.last_stable_offset(4), 3, "the marker is not replicated");
+    assert_eq!(log.last_stable_offset(5), 5);
     let producer = log.active_producers().next().unwrap();
     assert_eq!((producer.coordinator_epoch, producer.last_sequence), (7, 0));
 }
