@@ -1,5 +1,6 @@
 //! A partition with its log on a recorded disk: what an answer to a producer is worth when the power goes.
 
+mod copies;
 mod leader;
 mod truncation;
 

@@ -391,6 +391,43 @@ impl ReplicaManager {
         info!(topic = %topic.name, %topic_id, "topic deleted");
     }
 
+    /// The partition was reassigned to other brokers: this replica stops and its directory goes as that of a deleted topic.
+    fn stop_replica(&self, topic_id: Uuid, index: i32) {
+        let mut hosted = self.write();
+        let Some(topic) = hosted.by_id.get(&topic_id).cloned() else {
+            return;
+        };
+        let Some(partition) = topic.partition(index).cloned() else {
+            return;
+        };
+        let left = topic.partitions.iter().map(|hosted| {
+            let stays = hosted
+                .as_ref()
+                .filter(|hosted| !Arc::ptr_eq(hosted, &partition));
+            stays.cloned()
+        });
+        let left = Arc::new(HostedTopic {
+            name: Arc::clone(&topic.name),
+            id: topic_id,
+            partitions: left.collect(),
+        });
+        if left.partitions().next().is_some() {
+            hosted
+                .by_name
+                .insert(Arc::clone(&left.name), Arc::clone(&left));
+            hosted.by_id.insert(topic_id, left);
+        } else {
+            hosted.by_name.remove(&topic.name);
+            hosted.by_id.remove(&topic_id);
+        }
+        drop(hosted);
+        self.cancel_move(&partition.topic_partition);
+        if let Some(log) = partition.take_log(ErrorCode::NotLeaderOrFollower) {
+            self.delete_log(&partition.topic_partition, log);
+        }
+        info!(topic_partition = %partition.topic_partition, "replica removed");
+    }
+
     pub(super) fn delete_log(&self, topic_partition: &TopicPartition, mut log: Log) {
         let delay_ms = log.config().file_delete_delay_ms.max(0) as u64;
         match log.rename_for_delete() {
@@ -538,6 +575,12 @@ impl Publisher for ReplicaManager {
             let hosted = self
                 .topic(&topic.name)
                 .filter(|hosted| hosted.id == *topic_id);
+            for (index, registration) in &topic.partitions {
+                let is_here = registration.replicas.contains(&self.broker_id);
+                if !is_here && change.partitions.contains(index) {
+                    self.stop_replica(*topic_id, *index);
+                }
+            }
             for assigned in self.assigned(topic, image) {
                 let index = assigned.topic_partition.partition;
                 if !change.partitions.contains(&index) {

@@ -6,9 +6,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use kafka_protocol::messages::alter_partition_reassignments_request::{
+    ReassignablePartition, ReassignableTopic,
+};
 use kafka_protocol::messages::broker_registration_request::{Feature, Listener};
 use kafka_protocol::messages::create_topics_request::CreatableReplicaAssignment;
-use kafka_protocol::messages::{BrokerHeartbeatRequest, BrokerId, BrokerRegistrationRequest};
+use kafka_protocol::messages::{
+    AlterPartitionReassignmentsRequest, BrokerHeartbeatRequest, BrokerId, BrokerRegistrationRequest,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -18,6 +23,7 @@ use crate::metadata::features::SUPPORTED_FEATURES;
 use crate::metadata::{MetadataDelta, MetadataImage, PartitionRegistration, Publisher};
 use crate::metrics::Metrics;
 use crate::partition::Partition;
+use crate::protocol::ErrorCode;
 use crate::replica::{Fetchers, ReplicaManager};
 use crate::types::random_uuid;
 
@@ -242,4 +248,35 @@ fn follower_that_is_gone_leaves_the_isr_and_comes_back() {
     });
     let copy = follower.replicas.find("lagging", 0).expect("hosted");
     assert_eq!(copy.offsets().expect("open").next_offset, 2);
+}
+
+#[test]
+fn replica_that_was_reassigned_stops_and_its_directory_goes() {
+    let broker = leader();
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let epoch = broker.register_follower();
+    let follower = broker.start_follower(epoch, dir.path());
+    broker.create_replicated_topic("moved");
+    let mut stream = broker.connect();
+    stream.write_all(&produce("moved", "a", 1)).expect("sent");
+    assert_eq!(produced_offset(response(&mut stream).1), 0);
+    let partition = ReassignablePartition::default().with_replicas(Some(vec![BrokerId(1)]));
+    let topic = ReassignableTopic::default()
+        .with_name(TopicName(StrBytes::from_static_str("moved")))
+        .with_partitions(vec![partition]);
+    let request = AlterPartitionReassignmentsRequest::default()
+        .with_topics(vec![topic])
+        .with_timeout_ms(10_000);
+    let services = broker.services();
+    let asked = services.controller.alter_partition_reassignments(request);
+    assert_eq!(broker.runtime.block_on(asked).error_code, 0);
+    wait_until("the replica is gone", || {
+        let found = follower.replicas.find("moved", 0).map(|_| ());
+        found.is_err_and(|error| error.code == ErrorCode::NotLeaderOrFollower)
+    });
+    wait_until("its directory is renamed", || {
+        !dir.path().join("moved-0").exists()
+    });
+    stream.write_all(&produce("moved", "b", 2)).expect("sent");
+    assert_eq!(produced_offset(response(&mut stream).1), 1);
 }
