@@ -269,6 +269,10 @@ impl Loader<'_> {
             let mut torn = false;
             let next_offset = if size == 0 {
                 // Nothing to recover, whatever old index files say.
+                if at >= first_unflushed {
+                    let next_base = segments.get(at + 1).map(|(base, _)| *base);
+                    torn = self.ends_early(base, base, next_base)?;
+                }
                 Some(base)
             } else if at < first_unflushed && indexed.contains(&base) {
                 if is_last {

@@ -5,6 +5,7 @@
 //! with their directory, and of everything else any part. A name of a file that was never synced may survive with its bytes
 //! lost. [`Survival`] picks the part.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
@@ -57,6 +58,19 @@ pub enum Survival {
 
 /// A bug that the code under test does not have: operations that the durable image does not hear of.
 pub type Deaf = fn(&Op) -> bool;
+
+thread_local! {
+    static FORGETS_INDEX_TRUNCATION: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Plants a bug in this thread: a truncation leaves the indexes as they are.
+pub fn forget_index_truncation(forget: bool) {
+    FORGETS_INDEX_TRUNCATION.set(forget);
+}
+
+pub fn forgets_index_truncation() -> bool {
+    FORGETS_INDEX_TRUNCATION.get()
+}
 
 const SECTOR: usize = 512;
 
@@ -427,7 +441,7 @@ impl Content {
 }
 
 /// `SplitMix64`: the same seed gives the same crash.
-fn random(seed: &mut u64) -> u64 {
+pub fn random(seed: &mut u64) -> u64 {
     *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *seed;
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
