@@ -177,6 +177,11 @@ impl OpenraftMetaLog {
         })
     }
 
+    /// Where the log and its checkpoints are.
+    pub(super) fn dir(&self) -> &std::path::Path {
+        &self.inner.store.dir
+    }
+
     #[cfg(test)]
     pub(super) fn inner_id(&self) -> BrokerId {
         self.inner.own_id

@@ -15,6 +15,7 @@ mod start;
 mod state_machine;
 mod store;
 mod subscriber;
+mod transport;
 mod types;
 mod vote_file;
 mod writer;
@@ -26,6 +27,7 @@ pub use bootstrap::{write_bootstrap, write_standalone_voter};
 pub use meta_log::{MetaLogParams, OpenraftMetaLog, QuorumError};
 pub use network::{NoTransport, RaftRequest, RaftResponse, Transport, TransportError};
 pub use state_machine::CheckpointFile;
+pub use transport::{RAFT_API_KEY, RpcTransport};
 pub use types::{AppliedEntry, Proposal, TypeConfig, VoterEndpoint, VoterNode};
 
 use std::future::Future;

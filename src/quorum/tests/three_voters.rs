@@ -1,66 +1,79 @@
-//! Three voters in one process, on a transport of function calls through serialised requests: what the cluster needs of
-//! this module works before there is a network.
+//! Three voters in one process, over real sockets: election, replication, fail-over, a voter with an empty disk.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
+use bytes::{BufMut, BytesMut};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
-use super::super::network::{RaftRequest, RaftResponse, Transport, TransportError};
+use super::super::store::lock;
 use super::super::types::VoterNode;
-use super::super::{BoxFuture, MetaLog, OpenraftMetaLog};
-use super::{PATIENCE, collect, params, topics};
+use super::super::{MetaLog, MetaLogParams, OpenraftMetaLog, RAFT_API_KEY, RpcTransport};
+use super::{PATIENCE, collect, node, params, topics};
+use crate::protocol::header::RequestHeader;
 use crate::types::{BrokerId, LeaderEpoch};
 
-type Peers = Arc<Mutex<BTreeMap<BrokerId, Weak<OpenraftMetaLog>>>>;
+/// Who answers at a voter's address: nobody while it is down.
+type Seat = Arc<Mutex<Weak<OpenraftMetaLog>>>;
 
-struct InProcess(Peers);
+/// The addresses of the voters, which outlive them.
+struct Quorum {
+    voters: BTreeMap<BrokerId, VoterNode>,
+    seats: BTreeMap<BrokerId, Seat>,
+}
 
-impl Transport for InProcess {
-    fn call(
-        &self,
-        target: BrokerId,
-        _: VoterNode,
-        request: RaftRequest,
-    ) -> BoxFuture<'static, Result<RaftResponse, TransportError>> {
-        let peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let peer = peers.get(&target).and_then(Weak::upgrade);
-        Box::pin(async move {
-            let failed = |reason: &str| TransportError {
-                target,
-                reason: reason.into(),
-            };
-            let peer = peer.ok_or_else(|| failed("down"))?;
-            let checkpoint = match &request {
-                RaftRequest::InstallSnapshot { checkpoint, .. } => checkpoint.clone(),
-                _ => None,
-            };
-            let text = serde_json::to_vec(&request).unwrap();
-            let mut request: RaftRequest = serde_json::from_slice(&text).unwrap();
-            if let RaftRequest::InstallSnapshot {
-                checkpoint: received,
-                ..
-            } = &mut request
-            {
-                *received = checkpoint;
-            }
-            let response = peer
-                .handle(request)
-                .await
-                .map_err(|e| failed(&e.to_string()))?;
-            let text = serde_json::to_vec(&response).unwrap();
-            Ok(serde_json::from_slice(&text).unwrap())
-        })
+impl Quorum {
+    async fn new() -> Self {
+        let (mut voters, mut seats) = (BTreeMap::new(), BTreeMap::new());
+        for id in 1..=3 {
+            let listener = TcpListener::bind("localhost:0").await.unwrap();
+            voters.insert(id, node(listener.local_addr().unwrap().port()));
+            let seat = Seat::default();
+            tokio::spawn(listen(listener, Arc::clone(&seat)));
+            seats.insert(id, seat);
+        }
+        Self { voters, seats }
+    }
+
+    async fn open(&self, dir: &TempDir, id: BrokerId) -> Arc<OpenraftMetaLog> {
+        let params = MetaLogParams {
+            voters: self.voters.clone(),
+            ..params(dir.path(), id, &[], Arc::new(RpcTransport::default()))
+        };
+        let log = Arc::new(OpenraftMetaLog::open(params).await.unwrap());
+        *lock(&self.seats[&id]) = Arc::downgrade(&log);
+        log
     }
 }
 
-async fn open(peers: &Peers, dir: &TempDir, id: BrokerId) -> Arc<OpenraftMetaLog> {
-    let transport = Arc::new(InProcess(Arc::clone(peers)));
-    let log = OpenraftMetaLog::open(params(dir.path(), id, &[1, 2, 3], transport)).await;
-    let log = Arc::new(log.unwrap());
-    let mut peers = peers.lock().unwrap_or_else(PoisonError::into_inner);
-    peers.insert(id, Arc::downgrade(&log));
-    log
+async fn listen(listener: TcpListener, seat: Seat) {
+    while let Ok((stream, _)) = listener.accept().await {
+        tokio::spawn(serve(stream, Arc::clone(&seat)));
+    }
+}
+
+/// Ends, as a connection does, when the voter is down.
+async fn serve(mut stream: TcpStream, seat: Seat) {
+    while let Ok(size) = stream.read_i32().await {
+        let mut frame = BytesMut::zeroed(size as usize);
+        stream.read_exact(&mut frame).await.unwrap();
+        let mut frame = frame.freeze();
+        let header = RequestHeader::decode(&mut frame, false).unwrap();
+        assert_eq!(header.api_key, RAFT_API_KEY);
+        let Some(voter) = lock(&seat).upgrade() else {
+            return;
+        };
+        let body = voter.handle_raft(frame).await.unwrap();
+        let mut answer = BytesMut::new();
+        answer.put_i32(4 + body.len() as i32);
+        answer.put_i32(header.correlation_id);
+        answer.extend_from_slice(&body);
+        if stream.write_all(&answer).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Waits until one of `logs` leads.
@@ -82,11 +95,11 @@ async fn wait_for_any_leader(logs: &[Arc<OpenraftMetaLog>]) -> (usize, LeaderEpo
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_voters_elect_replicate_fail_over_and_catch_up() {
-    let peers = Peers::default();
+    let quorum = Quorum::new().await;
     let dirs: Vec<TempDir> = (0..3).map(|_| TempDir::new().unwrap()).collect();
     let mut logs = Vec::new();
     for (id, dir) in (1..).zip(&dirs) {
-        logs.push(open(&peers, dir, id).await);
+        logs.push(quorum.open(dir, id).await);
     }
     let (leader, epoch) = wait_for_any_leader(&logs).await;
     logs[leader]
@@ -117,7 +130,7 @@ async fn three_voters_elect_replicate_fail_over_and_catch_up() {
 
     // The old leader lost its disk: it starts from a checkpoint.
     let empty = TempDir::new().unwrap();
-    let back = open(&peers, &empty, old_id).await;
+    let back = quorum.open(&empty, old_id).await;
     let names = collect(&mut back.subscribe(), 5).await;
     assert_eq!(names, ["a", "b", "c", "d", "e"]);
 }

@@ -1,0 +1,192 @@
+//! Raft's requests on the wire: one private API on the controller listener, in Kafka's framing and never advertised.
+//!
+//! ```text
+//! request:   header bytes u32 | header: postcard of (RaftRequest, checkpoint's id) | the checkpoint's bytes
+//! response:  postcard of RaftResponse; empty when the voter cannot answer
+//! ```
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+
+use super::network::{RaftRequest, RaftResponse, Transport, TransportError};
+use super::state_machine::CheckpointFile;
+use super::store::{invalid, lock};
+use super::types::{VoterEndpoint, VoterNode};
+use super::{BoxFuture, OpenraftMetaLog};
+use crate::rpc::{Peer, RawRequest, Settings};
+use crate::types::{BrokerId, LeaderEpoch, Offset};
+
+/// Key of the private API. Kafka's own keys are far below.
+pub const RAFT_API_KEY: i16 = 1_000;
+
+/// A vote that takes longer is of no use: the next election has begun.
+const VOTE_TIMEOUT: Duration = Duration::from_millis(500);
+const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
+/// A checkpoint travels whole; it is bounded by `socket.request.max.bytes` on the other side.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Beside the request: which checkpoint its bytes are.
+#[derive(Debug, Serialize, Deserialize)]
+struct CheckpointId {
+    end_offset: Offset,
+    epoch: LeaderEpoch,
+}
+
+/// Which connection a request takes: nobody votes behind an append, nothing waits behind a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Lane {
+    Votes,
+    Log,
+    Checkpoints,
+}
+
+fn lane(request: &RaftRequest) -> (Lane, Duration) {
+    match request {
+        RaftRequest::AppendEntries(_) => (Lane::Log, APPEND_TIMEOUT),
+        RaftRequest::Vote(_) | RaftRequest::PreVote(_) | RaftRequest::TransferLeader(_) => {
+            (Lane::Votes, VOTE_TIMEOUT)
+        }
+        RaftRequest::InstallSnapshot { .. } => (Lane::Checkpoints, SNAPSHOT_TIMEOUT),
+    }
+}
+
+/// Reaches the other voters where their membership says that they listen.
+#[derive(Debug, Default)]
+pub struct RpcTransport {
+    /// At most three connections a voter; one whose address changed is replaced.
+    peers: Mutex<BTreeMap<(BrokerId, Lane), (VoterEndpoint, Peer)>>,
+}
+
+impl RpcTransport {
+    fn peer(&self, target: BrokerId, lane: Lane, endpoint: &VoterEndpoint) -> Peer {
+        let mut peers = lock(&self.peers);
+        match peers.get(&(target, lane)) {
+            Some((known, peer)) if known == endpoint => peer.clone(),
+            _ => {
+                let settings = Settings {
+                    client_id: "raft".into(),
+                    connect_timeout: VOTE_TIMEOUT,
+                    // A voter that is back is wanted at once.
+                    backoff_max: Duration::from_millis(200),
+                    ..Settings::default()
+                };
+                let peer = Peer::new(&endpoint.host, endpoint.port, settings);
+                peers.insert((target, lane), (endpoint.clone(), peer.clone()));
+                peer
+            }
+        }
+    }
+}
+
+impl Transport for RpcTransport {
+    fn call(
+        &self,
+        target: BrokerId,
+        node: VoterNode,
+        request: RaftRequest,
+    ) -> BoxFuture<'static, Result<RaftResponse, TransportError>> {
+        let failed = move |reason: String| TransportError { target, reason };
+        let Some(endpoint) = node.endpoints.first() else {
+            let error = failed("the voters' record has no address for it".into());
+            return Box::pin(std::future::ready(Err(error)));
+        };
+        let (lane, timeout) = lane(&request);
+        let peer = self.peer(target, lane, endpoint);
+        Box::pin(async move {
+            let body = encode_request(request)
+                .await
+                .map_err(|error| failed(error.to_string()))?;
+            let raw = RawRequest {
+                api_key: RAFT_API_KEY,
+                api_version: 0,
+                flexible: false,
+                body,
+            };
+            let answer = peer
+                .call_raw(raw, timeout)
+                .await
+                .map_err(|error| failed(error.to_string()))?;
+            if answer.is_empty() {
+                return Err(failed("it is stopping".into()));
+            }
+            postcard::from_bytes(&answer).map_err(|error| failed(error.to_string()))
+        })
+    }
+}
+
+async fn encode_request(request: RaftRequest) -> io::Result<Bytes> {
+    let file = match &request {
+        RaftRequest::InstallSnapshot { checkpoint, .. } => checkpoint.clone(),
+        _ => None,
+    };
+    let id = file.as_ref().map(|file| CheckpointId {
+        end_offset: file.end_offset,
+        epoch: file.epoch,
+    });
+    let head = postcard::to_stdvec(&(request, id)).map_err(io::Error::other)?;
+    let checkpoint = match file {
+        Some(file) => tokio::task::spawn_blocking(move || std::fs::read(file.path))
+            .await
+            .map_err(io::Error::other)??,
+        None => Vec::new(),
+    };
+    let mut body = BytesMut::with_capacity(4 + head.len() + checkpoint.len());
+    body.put_u32(u32::try_from(head.len()).map_err(io::Error::other)?);
+    body.put_slice(&head);
+    body.put_slice(&checkpoint);
+    Ok(body.freeze())
+}
+
+/// The request and, where one came with it, its checkpoint in a file of its own in `dir`.
+async fn decode_request(mut body: Bytes, dir: &Path) -> io::Result<RaftRequest> {
+    let head_bytes = body.try_get_u32().map_err(io::Error::other)? as usize;
+    if head_bytes > body.len() {
+        return Err(invalid("a raft request ends in its header"));
+    }
+    let head = body.split_to(head_bytes);
+    let (mut request, id): (RaftRequest, Option<CheckpointId>) =
+        postcard::from_bytes(&head).map_err(io::Error::other)?;
+    if let (RaftRequest::InstallSnapshot { checkpoint, .. }, Some(id)) = (&mut request, id) {
+        let name = format!("received-{}-{}.checkpoint.part", id.end_offset, id.epoch);
+        let path = dir.join(name);
+        let file = path.clone();
+        tokio::task::spawn_blocking(move || std::fs::write(file, &body))
+            .await
+            .map_err(io::Error::other)??;
+        *checkpoint = Some(CheckpointFile {
+            path,
+            end_offset: id.end_offset,
+            epoch: id.epoch,
+        });
+    }
+    Ok(request)
+}
+
+impl OpenraftMetaLog {
+    /// Answers another voter's request, from body to body. Malformed bytes are an error, upon which the connection is
+    /// closed; a voter that is stopping answers nothing.
+    pub async fn handle_raft(&self, body: Bytes) -> io::Result<Bytes> {
+        let request = decode_request(body, self.dir()).await?;
+        let received = match &request {
+            RaftRequest::InstallSnapshot { checkpoint, .. } => checkpoint.clone(),
+            _ => None,
+        };
+        let response = self.handle(request).await;
+        if let Some(file) = received {
+            // It has been copied to its place, or refused.
+            let _ = std::fs::remove_file(file.path);
+        }
+        match response {
+            Ok(response) => Ok(postcard::to_stdvec(&response)
+                .map_err(io::Error::other)?
+                .into()),
+            Err(_) => Ok(Bytes::new()),
+        }
+    }
+}
