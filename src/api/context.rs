@@ -6,12 +6,15 @@ use std::sync::Arc;
 use kafka_protocol::protocol::StrBytes;
 
 use super::reply::Framing;
+use crate::controller;
 
 /// The connection that a request came in on.
 #[derive(Debug)]
 pub struct ConnectionInfo {
     /// Name of the listener, as in `listeners`: answers name the endpoints of the same listener.
     pub listener: Arc<str>,
+    /// Whether the listener is one of `controller.listener.names`.
+    pub is_controller: bool,
     pub peer: SocketAddr,
 }
 
@@ -28,6 +31,15 @@ pub struct RequestContext {
 }
 
 impl RequestContext {
+    /// Who decides on changes of the metadata. A controller that is asked on its own listener passes nothing on.
+    pub fn controller(&self) -> controller::Handle {
+        if self.connection.is_controller {
+            self.services.controller.local()
+        } else {
+            self.services.controller.clone()
+        }
+    }
+
     pub fn client_id(&self) -> &str {
         self.client_id.as_deref().unwrap_or("")
     }

@@ -74,6 +74,10 @@ fn gate(
     let Some(spec) = table::lookup(key) else {
         return Err(close(connection, &format!("unknown api key {key}")));
     };
+    if !spec.is_served_on(connection.is_controller) {
+        let reason = format!("{} is not served on this listener", spec.name);
+        return Err(close(connection, &reason));
+    }
     let known_version = spec.served.contains(&version);
     if !known_version && key != API_VERSIONS {
         return Err(close(

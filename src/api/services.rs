@@ -12,7 +12,7 @@ use crate::controller;
 use crate::group::GroupCoordinator;
 use crate::metadata::{Images, MetadataImage};
 use crate::metrics::Metrics;
-use crate::quorum::MetaLog;
+use crate::quorum::{MetaLog, OpenraftMetaLog};
 use crate::replica::{ReplicaManager, SessionCache};
 
 /// Shared by every request of the broker.
@@ -25,6 +25,8 @@ pub struct Services {
     pub fetch_sessions: SessionCache,
     pub controller: controller::Handle,
     pub quorum: Arc<dyn MetaLog>,
+    /// The same log where this node is a voter, for requests of other voters.
+    pub voter: Option<Arc<OpenraftMetaLog>>,
     pub groups: GroupCoordinator,
     pub producer_ids: ProducerIds,
     pub topic_creation: TopicCreation,

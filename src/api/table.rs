@@ -25,6 +25,16 @@ pub enum Authorization {
     Cluster(Operation),
 }
 
+/// On which listeners an API is served (`listeners` in Kafka's schemas).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listeners {
+    /// Those for clients and other brokers.
+    Brokers,
+    /// Those of `controller.listener.names`.
+    Controllers,
+    All,
+}
+
 /// Kind of resource that an operation is checked on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource {
@@ -45,6 +55,7 @@ pub enum Operation {
     DescribeConfigs,
     AlterConfigs,
     IdempotentWrite,
+    ClusterAction,
 }
 
 /// Which quota a request counts against.
@@ -75,12 +86,26 @@ pub struct ApiSpec {
     pub advertised: RangeInclusive<i16>,
     /// First version with tagged fields in the request header (header version 2).
     pub flexible_from: i16,
+    pub listeners: Listeners,
     pub authorization: Authorization,
     pub throttle: Throttle,
     pub run: Run,
 }
 
 impl ApiSpec {
+    pub fn is_served_on(&self, controller_listener: bool) -> bool {
+        match self.listeners {
+            Listeners::Brokers => !controller_listener,
+            Listeners::Controllers => controller_listener,
+            Listeners::All => true,
+        }
+    }
+
+    /// Whether ApiVersions lists it: private APIs have no version that is advertised.
+    pub fn is_advertised_on(&self, controller_listener: bool) -> bool {
+        self.is_served_on(controller_listener) && !self.advertised.is_empty()
+    }
+
     pub fn request_is_flexible(&self, version: i16) -> bool {
         version >= self.flexible_from
     }
@@ -125,23 +150,32 @@ macro_rules! raw {
 }
 
 macro_rules! api {
-    ($key:literal, $name:ident, $served:expr, flexible $flexible:literal, $auth:expr, $throttle:expr, $run:expr) => {
-        api!($key, $name, $served, advertised $served, flexible $flexible, $auth, $throttle, $run)
+    ($key:literal, $name:ident, $served:expr, flexible $flexible:literal, $auth:expr, $throttle:expr, $run:expr $(, on $on:ident)?) => {
+        api!($key, $name, $served, advertised $served, flexible $flexible, $auth, $throttle, $run $(, on $on)?)
     };
     ($key:literal, $name:ident, $served:expr, advertised $advertised:expr, flexible $flexible:literal,
      $auth:expr, $throttle:expr, $run:expr) => {
+        api!($key, $name, $served, advertised $advertised, flexible $flexible, $auth, $throttle, $run, on Brokers)
+    };
+    ($key:literal, $name:ident, $served:expr, advertised $advertised:expr, flexible $flexible:literal,
+     $auth:expr, $throttle:expr, $run:expr, on $on:ident) => {
         ApiSpec {
             key: $key,
             name: stringify!($name),
             served: $served,
             advertised: $advertised,
             flexible_from: $flexible,
+            listeners: Listeners::$on,
             authorization: $auth,
             throttle: $throttle,
             run: $run,
         }
     };
 }
+
+/// No version: the API is private.
+#[allow(clippy::reversed_empty_ranges, reason = "an empty range is meant")]
+const NOBODY: RangeInclusive<i16> = 0..=-1;
 
 /// Produce 0-2 and JoinGroup 0-1 are listed as Kafka lists them: without the former librdkafka turns
 /// compression off (KAFKA-18659), without the latter old librdkafka cannot join (KAFKA-19444).
@@ -160,30 +194,36 @@ pub static API_TABLE: &[ApiSpec] = &[
     api!(14, SyncGroup, 0..=5, flexible 4, PerItem(Group, Read), Request, later!(sync_group)),
     api!(15, DescribeGroups, 0..=6, flexible 5, PerItem(Group, Describe), Request, later!(describe_groups)),
     api!(16, ListGroups, 0..=5, flexible 3, PerItem(Group, Describe), Request, later!(list_groups)),
-    api!(18, ApiVersions, 0..=4, flexible 3, BeforeAuthentication, Request, now!(api_versions)),
-    api!(19, CreateTopics, 2..=7, flexible 5, PerItem(Topic, Create), ControllerMutation, later!(create_topics)),
-    api!(20, DeleteTopics, 1..=6, flexible 4, PerItem(Topic, Delete), ControllerMutation, later!(delete_topics)),
+    api!(18, ApiVersions, 0..=4, flexible 3, BeforeAuthentication, Request, now!(api_versions), on All),
+    api!(19, CreateTopics, 2..=7, flexible 5, PerItem(Topic, Create), ControllerMutation, later!(create_topics), on All),
+    api!(20, DeleteTopics, 1..=6, flexible 4, PerItem(Topic, Delete), ControllerMutation, later!(delete_topics), on All),
     api!(21, DeleteRecords, 0..=2, flexible 2, PerItem(Topic, Delete), Request, later!(delete_records)),
     api!(22, InitProducerId, 0..=5, flexible 2, Cluster(IdempotentWrite), Request, later!(init_producer_id)),
     api!(23, OffsetForLeaderEpoch, 2..=4, flexible 4, PerItem(Topic, Describe), Request, now!(offset_for_leader_epoch)),
     api!(32, DescribeConfigs, 1..=4, flexible 4, PerItem(Config, DescribeConfigs), Request, now!(describe_configs)),
-    api!(33, AlterConfigs, 0..=2, flexible 2, PerItem(Config, AlterConfigs), Request, later!(alter_configs)),
+    api!(33, AlterConfigs, 0..=2, flexible 2, PerItem(Config, AlterConfigs), Request, later!(alter_configs), on All),
     api!(34, AlterReplicaLogDirs, 1..=2, flexible 2, Cluster(Alter), Request, later!(alter_replica_log_dirs)),
     api!(35, DescribeLogDirs, 1..=5, flexible 2, Cluster(Describe), Request, later!(describe_log_dirs)),
-    api!(37, CreatePartitions, 0..=3, flexible 2, PerItem(Topic, Alter), ControllerMutation, later!(create_partitions)),
+    api!(37, CreatePartitions, 0..=3, flexible 2, PerItem(Topic, Alter), ControllerMutation, later!(create_partitions), on All),
     api!(42, DeleteGroups, 0..=2, flexible 2, PerItem(Group, Delete), Request, later!(delete_groups)),
-    api!(43, ElectLeaders, 0..=2, flexible 2, Cluster(Alter), Request, later!(elect_leaders)),
-    api!(44, IncrementalAlterConfigs, 0..=1, flexible 1, PerItem(Config, AlterConfigs), Request, later!(incremental_alter_configs)),
-    api!(45, AlterPartitionReassignments, 0..=1, flexible 0, Cluster(Alter), Request, later!(alter_partition_reassignments)),
-    api!(46, ListPartitionReassignments, 0..=0, flexible 0, Cluster(Describe), Request, later!(list_partition_reassignments)),
+    api!(43, ElectLeaders, 0..=2, flexible 2, Cluster(Alter), Request, later!(elect_leaders), on All),
+    api!(44, IncrementalAlterConfigs, 0..=1, flexible 1, PerItem(Config, AlterConfigs), Request, later!(incremental_alter_configs), on All),
+    api!(45, AlterPartitionReassignments, 0..=1, flexible 0, Cluster(Alter), Request, later!(alter_partition_reassignments), on All),
+    api!(46, ListPartitionReassignments, 0..=0, flexible 0, Cluster(Describe), Request, later!(list_partition_reassignments), on All),
     api!(47, OffsetDelete, 0..=0, flexible 32767, PerItem(Group, Delete), Request, later!(offset_delete)),
-    api!(55, DescribeQuorum, 0..=2, flexible 0, Cluster(Describe), Request, now!(describe_quorum)),
-    api!(57, UpdateFeatures, 0..=2, flexible 0, Cluster(Alter), Request, later!(update_features)),
-    api!(60, DescribeCluster, 0..=2, flexible 0, Cluster(Describe), Request, now!(describe_cluster)),
+    api!(55, DescribeQuorum, 0..=2, flexible 0, Cluster(Describe), Request, now!(describe_quorum), on All),
+    api!(56, AlterPartition, 2..=3, flexible 0, Cluster(ClusterAction), Request, later!(alter_partition), on Controllers),
+    api!(57, UpdateFeatures, 0..=2, flexible 0, Cluster(Alter), Request, later!(update_features), on All),
+    api!(60, DescribeCluster, 0..=2, flexible 0, Cluster(Describe), Request, now!(describe_cluster), on All),
     api!(61, DescribeProducers, 0..=0, flexible 0, PerItem(Topic, Read), Request, now!(describe_producers)),
-    api!(64, UnregisterBroker, 0..=0, flexible 0, Cluster(Alter), Request, later!(unregister_broker)),
+    api!(62, BrokerRegistration, 0..=4, flexible 0, Cluster(ClusterAction), Request, later!(broker_registration), on Controllers),
+    api!(63, BrokerHeartbeat, 0..=1, flexible 0, Cluster(ClusterAction), Request, later!(broker_heartbeat), on Controllers),
+    api!(64, UnregisterBroker, 0..=0, flexible 0, Cluster(Alter), Request, later!(unregister_broker), on All),
+    api!(67, AllocateProducerIds, 0..=0, flexible 0, Cluster(ClusterAction), Request, later!(allocate_producer_ids), on Controllers),
+    api!(73, AssignReplicasToDirs, 0..=0, flexible 0, Cluster(ClusterAction), Request, later!(assign_replicas_to_dirs), on Controllers),
     api!(74, ListConfigResources, 0..=1, flexible 0, Cluster(DescribeConfigs), Request, now!(list_config_resources)),
     api!(75, DescribeTopicPartitions, 0..=0, flexible 0, PerItem(Topic, Describe), Request, now!(describe_topic_partitions)),
+    api!(1000, Raft, 0..=0, advertised NOBODY, flexible 32767, Cluster(ClusterAction), Exempt, raw!(raft), on Controllers),
 ];
 
 /// Rows by key.

@@ -318,6 +318,12 @@ impl Config {
             .any(|n| n.eq_ignore_ascii_case(name))
     }
 
+    /// `controller.quorum.voters`: id, host and port of each. Empty for a quorum whose voters are in its log.
+    pub fn quorum_voters(&self) -> Vec<(i32, String, u16)> {
+        let voters = self.controller_quorum_voters.iter();
+        voters.filter_map(|voter| parse_voter(voter)).collect()
+    }
+
     /// The listeners that clients and brokers use.
     pub fn broker_listeners(&self) -> impl Iterator<Item = &Endpoint> {
         self.listeners
@@ -353,4 +359,16 @@ impl Config {
     pub fn value(&self, name: &str) -> Option<Value> {
         effective_value(&self.effective, name)
     }
+}
+
+/// One `id@host:port`; the host may be an IPv6 address in brackets.
+pub(super) fn parse_voter(text: &str) -> Option<(i32, String, u16)> {
+    let (id, address) = text.trim().split_once('@')?;
+    let (host, port) = address.rsplit_once(':')?;
+    let host = host
+        .strip_prefix('[')
+        .map_or(Some(host), |v6| v6.strip_suffix(']'))?;
+    let id: i32 = id.trim().parse().ok().filter(|id| *id >= 0)?;
+    let port = port.parse().ok()?;
+    (!host.is_empty()).then(|| (id, host.to_owned(), port))
 }

@@ -1,7 +1,7 @@
 //! Loading: key table defaults, then the file, then `--override`; checked, and turned into a `Config` or into an error that
 //! says what to change. Called by `cli`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use figment::value::magic::Tagged;
 use figment::value::{Dict, Map, Value as FigmentValue};
 use figment::{Figment, Metadata, Profile, Provider};
 
-use super::fields::{Config, Parts, effective_value};
+use super::fields::{Config, Parts, effective_value, parse_voter};
 use super::key::Value;
 use super::listeners::{Endpoint, SecurityProtocol, parse_endpoint, parse_protocol_map};
 use super::{BROKER_KEYS, TopicConfig, broker_key, legacy, properties, providers, split_list};
@@ -541,25 +541,47 @@ impl Config {
         Ok(())
     }
 
-    fn check_roles(&self) -> Result<(), ConfigError> {
-        if !self.is_broker() || !self.is_controller() || self.controller_quorum_voters.len() > 1 {
-            return Err(ConfigError::new(
-                "several nodes in one cluster are not built yet",
-                "set process.roles=broker,controller and at most one controller.quorum.voters entry",
+    fn check_voters(&self) -> Result<(), ConfigError> {
+        let voters = &self.controller_quorum_voters;
+        let bad = |what: String| {
+            Err(ConfigError::new(
+                what,
+                "write ID@HOST:PORT for each controller",
+            ))
+        };
+        if let Some(text) = voters.iter().find(|text| parse_voter(text).is_none()) {
+            return bad(format!(
+                "controller.quorum.voters has {text}, which is not ID@HOST:PORT"
             ));
         }
-        let voter = self.controller_quorum_voters.first();
-        let voter_id = voter.map(|voter| voter.split('@').next().unwrap_or_default().trim());
-        if voter_id.is_some_and(|id| id.parse() != Ok(self.node_id)) {
+        let ids: BTreeSet<i32> = self.quorum_voters().iter().map(|(id, ..)| *id).collect();
+        if ids.len() != voters.len() {
+            return bad(format!(
+                "controller.quorum.voters={} names a node twice",
+                voters.join(",")
+            ));
+        }
+        if !ids.is_empty() && !ids.contains(&self.node_id) {
             return Err(ConfigError::new(
                 format!(
                     "controller.quorum.voters={} does not have node {}",
-                    self.controller_quorum_voters.join(","),
+                    voters.join(","),
                     self.node_id
                 ),
                 "write ID@HOST:PORT with the node.id of this node",
             ));
         }
+        Ok(())
+    }
+
+    fn check_roles(&self) -> Result<(), ConfigError> {
+        if !self.is_broker() || !self.is_controller() {
+            return Err(ConfigError::new(
+                "a node that is only broker or only controller is not built yet",
+                "set process.roles=broker,controller",
+            ));
+        }
+        self.check_voters()?;
         if self.broker_listeners().next().is_none() {
             return Err(ConfigError::new(
                 "listeners has nothing but controller listeners",

@@ -304,7 +304,9 @@ fn errors_say_key_value_file_and_what_is_allowed() {
         "log.retention.ms=0",
         "remote.log.storage.system.enable=true",
         "controller.quorum.voters=2@localhost:9093",
-        "controller.quorum.voters=1@a:1,2@b:1",
+        "controller.quorum.voters=2@a:1,3@b:1",
+        "controller.quorum.voters=1@a:1,1@b:1",
+        "controller.quorum.voters=1@a:1,b:1",
     ] {
         assert!(node(bad).is_err(), "{bad}");
     }

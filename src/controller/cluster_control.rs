@@ -190,8 +190,16 @@ fn check_registration(
         let message = format!("this is cluster {cluster_id}, not {}", &*request.cluster_id);
         return Err(Error::new(ErrorCode::InconsistentClusterId, message));
     }
+    // A process holds a lock on its log directories: whoever has all of them now has outlived the other. Kafka lets the
+    // session run out first.
+    let existing = turn.image.cluster.broker(id);
+    let has_its_dirs = existing.is_some_and(|broker| {
+        let mut dirs = broker.log_dirs.iter();
+        !broker.log_dirs.is_empty() && dirs.all(|dir| request.log_dirs.contains(dir))
+    });
     let timeout_ms = session_timeout_ms(turn);
     if !same_process
+        && !has_its_dirs
         && turn
             .heartbeats
             .has_valid_session(id, turn.now_ms, timeout_ms)

@@ -1,5 +1,6 @@
 //! How the rest of the process asks the controller: one async method per operation.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_protocol::messages::{
@@ -18,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::failure;
 use super::outcome::{Outcome, Turn};
+use super::remote::{Answer, Remote};
 use super::{
     cluster_control, configuration_control, directory_control, feature_control, partition_control,
     producer_id_control, reassignment_control, topic_control,
@@ -26,10 +28,24 @@ use crate::clock::Clock;
 use crate::metadata::Images;
 use crate::protocol::metadata_records::MetadataRecord;
 use crate::protocol::{Error, ErrorCode};
+use crate::rpc::Request;
 use crate::types::Offset;
 
 /// How long requests between brokers and controller wait, which have no timeout of their own.
 const INTERNAL_TIMEOUT_MS: i32 = 4_500;
+/// Rest between two attempts to find the active controller.
+const LEADER_RETRY: Duration = Duration::from_millis(50);
+
+/// Up to v5 topics are named in one way, from v6 on in another.
+fn delete_topics_version(request: &DeleteTopicsRequest) -> i16 {
+    if request.topics.is_empty() { 5 } else { 6 }
+}
+
+/// v0 says otherwise what a downgrade is.
+fn update_features_version(request: &UpdateFeaturesRequest) -> i16 {
+    let mut updates = request.feature_updates.iter();
+    i16::from(!updates.any(|update| update.allow_downgrade))
+}
 
 /// A unit of work of the event loop.
 pub(super) trait Operation: Send {
@@ -77,12 +93,14 @@ where
     }
 }
 
-/// Sends requests to the controller of this process; cheap to clone.
+/// Sends requests to the active controller, in this process or on another node; cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
     operations: mpsc::Sender<Box<dyn Operation>>,
     images: Images,
     clock: Clock,
+    /// Where to ask while another node leads; without it the answer is NOT_CONTROLLER then.
+    remote: Option<Arc<Remote>>,
 }
 
 impl Handle {
@@ -95,23 +113,40 @@ impl Handle {
             operations,
             images,
             clock,
+            remote: None,
+        }
+    }
+
+    /// Asks other nodes too, as brokers do on behalf of their clients.
+    #[must_use]
+    pub fn with_remote(self, remote: Remote) -> Self {
+        Self {
+            remote: Some(Arc::new(remote)),
+            ..self
+        }
+    }
+
+    /// Asks the controller of this process only, as the controller listener does: a request goes over one hop at most.
+    #[must_use]
+    pub fn local(&self) -> Self {
+        Self {
+            remote: None,
+            ..self.clone()
         }
     }
 
     /// The answer arrives when the topics are committed and this broker has applied them.
     pub async fn create_topics(&self, request: CreateTopicsRequest) -> CreateTopicsResponse {
         let names = failure::create_topics(&request);
-        let result = self.write(request.timeout_ms, move |turn| {
-            topic_control::create_topics(turn, &request)
-        });
+        let (timeout_ms, version) = (request.timeout_ms, 7);
+        let result = self.ask(timeout_ms, version, request, topic_control::create_topics);
         result.await.unwrap_or_else(names)
     }
 
     pub async fn delete_topics(&self, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
         let names = failure::delete_topics(&request);
-        let result = self.write(request.timeout_ms, move |turn| {
-            topic_control::delete_topics(turn, &request)
-        });
+        let (timeout_ms, version) = (request.timeout_ms, delete_topics_version(&request));
+        let result = self.ask(timeout_ms, version, request, topic_control::delete_topics);
         result.await.unwrap_or_else(names)
     }
 
@@ -120,9 +155,13 @@ impl Handle {
         request: CreatePartitionsRequest,
     ) -> CreatePartitionsResponse {
         let names = failure::create_partitions(&request);
-        let result = self.write(request.timeout_ms, move |turn| {
-            topic_control::create_partitions(turn, &request)
-        });
+        let (timeout_ms, version) = (request.timeout_ms, 3);
+        let result = self.ask(
+            timeout_ms,
+            version,
+            request,
+            topic_control::create_partitions,
+        );
         result.await.unwrap_or_else(names)
     }
 
@@ -131,24 +170,36 @@ impl Handle {
         request: IncrementalAlterConfigsRequest,
     ) -> IncrementalAlterConfigsResponse {
         let names = failure::incremental_alter_configs(&request);
-        let result = self.write(INTERNAL_TIMEOUT_MS, move |turn| {
-            configuration_control::incremental_alter_configs(turn, &request)
-        });
+        let (timeout_ms, version) = (INTERNAL_TIMEOUT_MS, 1);
+        let result = self.ask(
+            timeout_ms,
+            version,
+            request,
+            configuration_control::incremental_alter_configs,
+        );
         result.await.unwrap_or_else(names)
     }
 
     pub async fn alter_configs(&self, request: AlterConfigsRequest) -> AlterConfigsResponse {
         let names = failure::alter_configs(&request);
-        let result = self.write(INTERNAL_TIMEOUT_MS, move |turn| {
-            configuration_control::alter_configs(turn, &request)
-        });
+        let (timeout_ms, version) = (INTERNAL_TIMEOUT_MS, 2);
+        let result = self.ask(
+            timeout_ms,
+            version,
+            request,
+            configuration_control::alter_configs,
+        );
         result.await.unwrap_or_else(names)
     }
 
     pub async fn update_features(&self, request: UpdateFeaturesRequest) -> UpdateFeaturesResponse {
-        let result = self.write(request.timeout_ms, move |turn| {
-            feature_control::update_features(turn, &request)
-        });
+        let (timeout_ms, version) = (request.timeout_ms, update_features_version(&request));
+        let result = self.ask(
+            timeout_ms,
+            version,
+            request,
+            feature_control::update_features,
+        );
         result.await.unwrap_or_else(failure::update_features)
     }
 
@@ -156,9 +207,13 @@ impl Handle {
         &self,
         request: AllocateProducerIdsRequest,
     ) -> AllocateProducerIdsResponse {
-        let result = self.write(INTERNAL_TIMEOUT_MS, move |turn| {
-            producer_id_control::allocate_producer_ids(turn, &request)
-        });
+        let (timeout_ms, version) = (INTERNAL_TIMEOUT_MS, 0);
+        let result = self.ask(
+            timeout_ms,
+            version,
+            request,
+            producer_id_control::allocate_producer_ids,
+        );
         let failed =
             |error: Error| AllocateProducerIdsResponse::default().with_error_code(error.code());
         result.await.unwrap_or_else(failed)
@@ -168,9 +223,13 @@ impl Handle {
         &self,
         request: BrokerRegistrationRequest,
     ) -> BrokerRegistrationResponse {
-        let result = self.write(INTERNAL_TIMEOUT_MS, move |turn| {
-            cluster_control::register_broker(turn, &request)
-        });
+        let (timeout_ms, version) = (INTERNAL_TIMEOUT_MS, 4);
+        let result = self.ask(
+            timeout_ms,
+            version,
+            request,
+            cluster_control::register_broker,
+        );
         let failed = |error: Error| {
             let response = BrokerRegistrationResponse::default().with_broker_epoch(-1);
             response.with_error_code(error.code())
@@ -182,9 +241,13 @@ impl Handle {
         &self,
         request: BrokerHeartbeatRequest,
     ) -> BrokerHeartbeatResponse {
-        let result = self.write(INTERNAL_TIMEOUT_MS, move |turn| {
-            cluster_control::broker_heartbeat(turn, &request)
-        });
+        let (timeout_ms, version) = (INTERNAL_TIMEOUT_MS, 1);
+        let result = self.ask(
+            timeout_ms,
+            version,
+            request,
+            cluster_control::broker_heartbeat,
+        );
         let failed =
             |error: Error| BrokerHeartbeatResponse::default().with_error_code(error.code());
         result.await.unwrap_or_else(failed)
@@ -194,9 +257,13 @@ impl Handle {
         &self,
         request: UnregisterBrokerRequest,
     ) -> UnregisterBrokerResponse {
-        let result = self.write(INTERNAL_TIMEOUT_MS, move |turn| {
-            cluster_control::unregister_broker(turn, &request)
-        });
+        let (timeout_ms, version) = (INTERNAL_TIMEOUT_MS, 0);
+        let result = self.ask(
+            timeout_ms,
+            version,
+            request,
+            cluster_control::unregister_broker,
+        );
         let failed = |error: Error| {
             UnregisterBrokerResponse::default()
                 .with_error_code(error.code())
@@ -206,9 +273,13 @@ impl Handle {
     }
 
     pub async fn alter_partition(&self, request: AlterPartitionRequest) -> AlterPartitionResponse {
-        let result = self.write(INTERNAL_TIMEOUT_MS, move |turn| {
-            partition_control::alter_partition(turn, &request)
-        });
+        let (timeout_ms, version) = (INTERNAL_TIMEOUT_MS, 3);
+        let result = self.ask(
+            timeout_ms,
+            version,
+            request,
+            partition_control::alter_partition,
+        );
         let failed = |error: Error| AlterPartitionResponse::default().with_error_code(error.code());
         result.await.unwrap_or_else(failed)
     }
@@ -217,9 +288,13 @@ impl Handle {
         &self,
         request: AssignReplicasToDirsRequest,
     ) -> AssignReplicasToDirsResponse {
-        let result = self.write(INTERNAL_TIMEOUT_MS, move |turn| {
-            directory_control::assign_replicas_to_dirs(turn, &request)
-        });
+        let (timeout_ms, version) = (INTERNAL_TIMEOUT_MS, 0);
+        let result = self.ask(
+            timeout_ms,
+            version,
+            request,
+            directory_control::assign_replicas_to_dirs,
+        );
         let failed =
             |error: Error| AssignReplicasToDirsResponse::default().with_error_code(error.code());
         result.await.unwrap_or_else(failed)
@@ -229,9 +304,13 @@ impl Handle {
         &self,
         request: AlterPartitionReassignmentsRequest,
     ) -> AlterPartitionReassignmentsResponse {
-        let result = self.write(request.timeout_ms, move |turn| {
-            reassignment_control::alter_partition_reassignments(turn, &request)
-        });
+        let (timeout_ms, version) = (request.timeout_ms, 1);
+        let result = self.ask(
+            timeout_ms,
+            version,
+            request,
+            reassignment_control::alter_partition_reassignments,
+        );
         let failed = |error: Error| {
             AlterPartitionReassignmentsResponse::default()
                 .with_error_code(error.code())
@@ -244,9 +323,13 @@ impl Handle {
         &self,
         request: ListPartitionReassignmentsRequest,
     ) -> ListPartitionReassignmentsResponse {
-        let result = self.write(request.timeout_ms, move |turn| {
-            reassignment_control::list_partition_reassignments(turn, &request)
-        });
+        let (timeout_ms, version) = (request.timeout_ms, 0);
+        let result = self.ask(
+            timeout_ms,
+            version,
+            request,
+            reassignment_control::list_partition_reassignments,
+        );
         let failed = |error: Error| {
             ListPartitionReassignmentsResponse::default()
                 .with_error_code(error.code())
@@ -257,10 +340,55 @@ impl Handle {
 
     pub async fn elect_leaders(&self, request: ElectLeadersRequest) -> ElectLeadersResponse {
         let failed = failure::elect_leaders(&request);
-        let result = self.write(request.timeout_ms, move |turn| {
-            partition_control::elect_leaders(turn, &request)
-        });
+        let (timeout_ms, version) = (request.timeout_ms, 2);
+        let result = self.ask(
+            timeout_ms,
+            version,
+            request,
+            partition_control::elect_leaders,
+        );
         result.await.unwrap_or_else(failed)
+    }
+
+    /// Has `request` decided by whoever is the active controller. An answer that nobody is does not count while there is
+    /// time: it means that leadership moves.
+    async fn ask<R>(
+        &self,
+        timeout_ms: i32,
+        version: i16,
+        request: R,
+        decide: fn(&mut Turn<'_>, &R) -> Outcome<R::Response>,
+    ) -> Result<R::Response, Error>
+    where
+        R: Request + Send + Sync + 'static,
+        R::Response: Answer + Send + 'static,
+    {
+        let deadline_ms = self.clock.monotonic_ms() + i64::from(timeout_ms);
+        let request = Arc::new(request);
+        loop {
+            let left_ms = deadline_ms - self.clock.monotonic_ms();
+            let left_ms = i32::try_from(left_ms.max(0)).unwrap_or(i32::MAX);
+            let elsewhere = self.remote.as_ref().and_then(|remote| remote.leader());
+            let answer = match (&self.remote, elsewhere) {
+                (Some(remote), Some(leader)) if left_ms > 0 => {
+                    let timeout = Duration::from_millis(u64::from(left_ms.unsigned_abs()));
+                    remote.call(leader, version, &*request, timeout).await
+                }
+                _ => {
+                    let request = Arc::clone(&request);
+                    let operate = move |turn: &mut Turn<'_>| decide(turn, &request);
+                    self.write(left_ms, operate).await
+                }
+            };
+            let moves = match &answer {
+                Ok(response) => response.is_not_controller(),
+                Err(error) => error.code == ErrorCode::NotController,
+            };
+            match &self.remote {
+                Some(remote) if moves && left_ms > 0 => remote.rest(LEADER_RETRY).await,
+                _ => return answer,
+            }
+        }
     }
 
     /// Runs `operate` on the event loop and waits until what it decided is committed and applied here.

@@ -17,6 +17,7 @@ mod periodic_control;
 mod placement;
 mod producer_id_control;
 mod reassignment_control;
+mod remote;
 mod rng;
 mod topic_control;
 
@@ -24,6 +25,7 @@ pub use event_loop::{Controller, ControllerParams};
 pub use feature_control::bootstrap_records;
 pub use handle::Handle;
 pub use outcome::{Outcome, Settings, Turn};
+pub use remote::Remote;
 pub use rng::Rng;
 
 /// The handlers themselves, for who runs them without the event loop: the simulator.

@@ -3,6 +3,7 @@
 //! A file is a run of batches with offsets from 0: a control batch (SnapshotHeader, KRaftVersion, Voters), data batches,
 //! and a control batch (SnapshotFooter). It appears under its name only when it is whole and durable.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -10,11 +11,11 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use super::control;
-use super::types::Membership;
+use super::types::{Membership, VoterNode, node_id};
 use crate::protocol::batch::{BatchBuilder, BatchHeader, Batches, Records, check_crc};
 use crate::protocol::control_records::ControlRecordType;
 use crate::protocol::metadata_records::{MetadataRecord, decode_record, encode_record};
-use crate::types::{LeaderEpoch, Offset, TimestampMs};
+use crate::types::{BrokerId, LeaderEpoch, Offset, TimestampMs};
 
 const SUFFIX: &str = ".checkpoint";
 /// Records of one batch of a checkpoint, and about how many bytes.
@@ -118,6 +119,37 @@ pub(super) fn read_records(path: &Path) -> io::Result<Vec<MetadataRecord>> {
         Ok(())
     })?;
     Ok(records)
+}
+
+/// The voters that a checkpoint begins with; `None` where there is no such file.
+pub(super) fn read_voters(path: &Path) -> io::Result<Option<BTreeMap<BrokerId, VoterNode>>> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut voters = None;
+    walk(bytes.into(), |header, batch| {
+        if let Some(records) = header
+            .is_control()
+            .then(|| control::decode(header, batch))
+            .flatten()
+        {
+            let mut of_voters = records
+                .iter()
+                .filter(|(kind, _)| *kind == ControlRecordType::KRaftVoters);
+            voters = voters
+                .take()
+                .or_else(|| of_voters.find_map(|(_, value)| control::decode_voters(value)));
+        }
+        Ok(())
+    })?;
+    Ok(voters.map(|membership: Membership| {
+        let nodes = membership.nodes();
+        nodes
+            .map(|(id, node)| (node_id(*id), node.clone()))
+            .collect()
+    }))
 }
 
 /// Appends the metadata records of a data batch to `out`.

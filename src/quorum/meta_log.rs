@@ -22,8 +22,8 @@ use super::state_machine::StateMachine;
 use super::store::{Store, lock};
 use super::subscriber;
 use super::types::{
-    AppliedEntry, CommittedLeaderId, Membership, Proposal, VoterNode, leader_epoch, node_id,
-    raft_id,
+    AppliedEntry, CommittedLeaderId, Membership, Proposal, VoterEndpoint, VoterNode, leader_epoch,
+    node_id, raft_id,
 };
 use super::writer::Command;
 use super::{
@@ -60,6 +60,8 @@ pub struct MetaLogParams {
     /// The first voters, this node among them; used once, in an empty directory.
     pub voters: BTreeMap<BrokerId, VoterNode>,
     pub transport: Arc<dyn Transport>,
+    /// Where voters listen, if the configuration says so (`controller.quorum.voters`); else their record in the log does.
+    pub addresses: BTreeMap<BrokerId, VoterEndpoint>,
     pub clock: Clock,
 }
 
@@ -81,6 +83,7 @@ struct Inner {
     own_id: BrokerId,
     raft: MetadataRaft,
     store: Arc<Store>,
+    addresses: BTreeMap<BrokerId, VoterEndpoint>,
     clock: Clock,
     leader: watch::Sender<LeaderAndEpoch>,
     proposals: Mutex<Proposals>,
@@ -133,6 +136,7 @@ impl OpenraftMetaLog {
             own_id,
             raft: raft.clone(),
             store,
+            addresses: params.addresses,
             clock,
             leader: watch::Sender::new(LeaderAndEpoch {
                 leader_id: None,
@@ -552,6 +556,17 @@ impl MetaLog for OpenraftMetaLog {
             }
         });
         subscription
+    }
+
+    fn endpoint(&self, node_id: BrokerId) -> Option<VoterEndpoint> {
+        if let Some(configured) = self.inner.addresses.get(&node_id) {
+            return Some(configured.clone());
+        }
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let node = membership.get_node(&raft_id(node_id))?;
+        node.endpoints.first().cloned()
     }
 
     fn describe(&self) -> QuorumInfo {

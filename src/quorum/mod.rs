@@ -72,6 +72,11 @@ pub trait MetaLog: Send + Sync + 'static {
     /// at its own pace; one that falls behind the trimmed log gets a newer snapshot in between.
     fn subscribe(&self) -> mpsc::Receiver<Committed>;
 
+    /// Where a voter listens for brokers and other controllers. A log without a network knows nobody.
+    fn endpoint(&self, _: BrokerId) -> Option<VoterEndpoint> {
+        None
+    }
+
     /// The state of the quorum, for DescribeQuorum.
     fn describe(&self) -> QuorumInfo;
 

@@ -3,54 +3,77 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::checkpoint;
 use super::meta_log::{MetaLogParams, OpenraftMetaLog, QuorumError};
-use super::network::NoTransport;
+use super::transport::RpcTransport;
 use super::types::{VoterEndpoint, VoterNode};
 use crate::clock::Clock;
 use crate::config::{Config, TopicConfig};
-use crate::log::LogDirs;
-use crate::types::{BrokerId, Uuid};
+use crate::log::{LogDir, LogDirs};
+use crate::types::{BrokerId, CLUSTER_METADATA_TOPIC, Uuid};
 
 impl OpenraftMetaLog {
-    /// Starts the quorum that `config` describes: so far always one voter, this node. The directory of the metadata log
-    /// must have been formatted.
+    /// Starts this node's voter of the quorum that `config` or the formatted directory describes.
     pub async fn start(
         config: &Config,
         log_dirs: &LogDirs,
         clock: &Clock,
     ) -> Result<Arc<Self>, QuorumError> {
-        refuse_other_voters(config)?;
         let log_dir = Arc::clone(log_dirs.metadata());
-        let node = VoterNode {
-            directory_id: log_dir.directory_id().unwrap_or(Uuid::nil()),
-            endpoints: controller_endpoints(config),
-        };
+        let addresses = static_voters(config);
+        let voters = first_voters(config, &log_dir, &addresses)?;
         let params = MetaLogParams {
             node_id: config.node_id,
             log_dir,
             config: Arc::new(metadata_topic_config(config)),
-            voters: BTreeMap::from([(config.node_id, node)]),
-            transport: Arc::new(NoTransport),
+            voters,
+            transport: Arc::new(RpcTransport::new(addresses.clone())),
+            addresses,
             clock: clock.clone(),
         };
         Ok(Arc::new(Self::open(params).await?))
     }
 }
 
-/// `controller.quorum.voters` is a list of `id@host:port`.
-fn refuse_other_voters(config: &Config) -> Result<(), QuorumError> {
-    let ids = config.controller_quorum_voters.iter();
-    let other = ids
-        .filter_map(|voter| voter.split('@').next()?.trim().parse::<BrokerId>().ok())
-        .find(|id| *id != config.node_id);
-    match other {
-        Some(other) => Err(QuorumError::Raft(format!(
-            "controller.quorum.voters names voter {other}, but quorums of several controllers are not supported yet: \
-             leave only node {} in it",
-            config.node_id
-        ))),
-        None => Ok(()),
+/// The voters of a quorum that has no log yet: as `storage format` wrote them, else as `controller.quorum.voters` names them,
+/// else this node alone.
+fn first_voters(
+    config: &Config,
+    log_dir: &LogDir,
+    addresses: &BTreeMap<BrokerId, VoterEndpoint>,
+) -> Result<BTreeMap<BrokerId, VoterNode>, QuorumError> {
+    let dir = log_dir.path().join(format!("{CLUSTER_METADATA_TOPIC}-0"));
+    let formatted = checkpoint::read_voters(&dir.join(checkpoint::file_name(0, 0)))?;
+    if let Some(formatted) = formatted {
+        return Ok(formatted);
     }
+    if addresses.keys().any(|id| *id != config.node_id) {
+        // Nobody knows the directories of the others.
+        let voter = |endpoint: &VoterEndpoint| VoterNode {
+            directory_id: Uuid::nil(),
+            endpoints: vec![endpoint.clone()],
+        };
+        let voters = addresses.iter().map(|(id, at)| (*id, voter(at)));
+        return Ok(voters.collect());
+    }
+    let own = VoterNode {
+        directory_id: log_dir.directory_id().unwrap_or(Uuid::nil()),
+        endpoints: controller_endpoints(config),
+    };
+    Ok(BTreeMap::from([(config.node_id, own)]))
+}
+
+/// `controller.quorum.voters`, a list of `id@host:port`. The configuration has checked its form.
+fn static_voters(config: &Config) -> BTreeMap<BrokerId, VoterEndpoint> {
+    let name = config.controller_listener_names.first();
+    let name = name.cloned().unwrap_or_default();
+    let voters = config.quorum_voters().into_iter();
+    voters
+        .map(|(id, host, port)| {
+            let name = name.clone();
+            (id, VoterEndpoint { name, host, port })
+        })
+        .collect()
 }
 
 pub(super) fn controller_endpoints(config: &Config) -> Vec<VoterEndpoint> {

@@ -29,7 +29,7 @@ pub const RAFT_API_KEY: i16 = 1_000;
 const VOTE_TIMEOUT: Duration = Duration::from_millis(500);
 const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
 /// A checkpoint travels whole; it is bounded by `socket.request.max.bytes` on the other side.
-const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Beside the request: which checkpoint its bytes are.
 #[derive(Debug, Serialize, Deserialize)]
@@ -59,11 +59,20 @@ fn lane(request: &RaftRequest) -> (Lane, Duration) {
 /// Reaches the other voters where their membership says that they listen.
 #[derive(Debug, Default)]
 pub struct RpcTransport {
+    /// Where the configuration says that voters listen; it overrides the membership.
+    addresses: BTreeMap<BrokerId, VoterEndpoint>,
     /// At most three connections a voter; one whose address changed is replaced.
     peers: Mutex<BTreeMap<(BrokerId, Lane), (VoterEndpoint, Peer)>>,
 }
 
 impl RpcTransport {
+    pub fn new(addresses: BTreeMap<BrokerId, VoterEndpoint>) -> Self {
+        Self {
+            addresses,
+            peers: Mutex::default(),
+        }
+    }
+
     fn peer(&self, target: BrokerId, lane: Lane, endpoint: &VoterEndpoint) -> Peer {
         let mut peers = lock(&self.peers);
         match peers.get(&(target, lane)) {
@@ -92,7 +101,8 @@ impl Transport for RpcTransport {
         request: RaftRequest,
     ) -> BoxFuture<'static, Result<RaftResponse, TransportError>> {
         let failed = move |reason: String| TransportError { target, reason };
-        let Some(endpoint) = node.endpoints.first() else {
+        let configured = self.addresses.get(&target);
+        let Some(endpoint) = configured.or(node.endpoints.first()) else {
             let error = failed("the voters' record has no address for it".into());
             return Box::pin(std::future::ready(Err(error)));
         };

@@ -1,43 +1,35 @@
 //! The composition root: opens the storage, starts the metadata quorum, controller and coordinators, listens; and
 //! stops all of it in the reverse order.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use super::connection::{self, Limits};
 use super::coordinator_log::{CoordinatorLog, GroupElections};
 use super::dynamic_config::DynamicConfig;
 use super::isr_channel::IsrChannel;
 use super::lifecycle::{Lifecycle, RegistrationRefused};
-use super::listener::{self, Acceptor, ConnectionQuota};
+use super::listener;
+use super::sockets::Sockets;
 use super::storage::{self, DirFailures};
 use super::{gauges, maintenance};
 use crate::admin;
 use crate::api::{ProducerIds, Services, TopicCreation};
 use crate::clock::{Clock, date_text};
-use crate::config::{Config, Endpoint, SecurityProtocol, TopicConfig};
-use crate::controller::{self, Controller, ControllerParams, Settings};
+use crate::config::{Config, Endpoint, SecurityProtocol};
+use crate::controller::{self, Controller, ControllerParams, Remote, Settings};
 use crate::group::{GroupConfig, GroupCoordinator};
 use crate::log::{LogDirs, StorageError};
 use crate::metadata::{Images, Loader, LoaderParams, Publisher, SnapshotPolicy};
 use crate::metrics::Metrics;
-use crate::quorum::{MetaLog, MetaLogParams, NoTransport, OpenraftMetaLog, QuorumError, VoterNode};
+use crate::quorum::{MetaLog, OpenraftMetaLog, QuorumError};
 use crate::replica::{Fetchers, LogCleaner, LogScrubber, ReplicaManager, SessionCache};
 use crate::types::BrokerId;
-
-/// Memory for large request frames when `queued.max.request.bytes` sets no bound.
-const REQUEST_MEMORY_BYTES: usize = 512 * 1024 * 1024;
-/// How long connections may take to finish what they are doing at a stop.
-const DRAIN_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Why the broker cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -72,13 +64,9 @@ pub struct Broker {
     failures: DirFailures,
     lifecycle: Lifecycle,
     cleaner: Arc<LogCleaner>,
-    /// Bound addresses by listener name.
-    addresses: Vec<(String, SocketAddr)>,
-    /// Ends listeners, connections and timers.
-    shutdown: CancellationToken,
+    sockets: Sockets,
     /// Ends controller and metadata loader, once nobody needs them.
     metadata_shutdown: CancellationToken,
-    tasks: TaskTracker,
 }
 
 impl Broker {
@@ -103,7 +91,7 @@ impl Broker {
         let clock = Clock::system();
         let cluster_id = storage::identify(&config, &log_dirs, &date_text(clock.wall_ms()))?;
         let metadata_shutdown = CancellationToken::new();
-        let quorum = Arc::new(open_quorum(&config, &log_dirs, &clock).await?);
+        let quorum = OpenraftMetaLog::start(&config, &log_dirs, &clock).await?;
         let images = Images::new();
         let meta_log: Arc<dyn MetaLog> = Arc::<OpenraftMetaLog>::clone(&quorum);
         let controller = Controller::start(ControllerParams {
@@ -117,6 +105,8 @@ impl Broker {
             clock: clock.clone(),
             shutdown: metadata_shutdown.clone(),
         });
+        let remote = Remote::new(config.node_id, Arc::clone(&meta_log));
+        let controller = controller.with_remote(remote);
         let shutdown = CancellationToken::new();
         let parts = Parts {
             config: &config,
@@ -124,6 +114,7 @@ impl Broker {
             images,
             log_dirs,
             meta_log,
+            voter: Arc::clone(&quorum),
             shutdown: shutdown.clone(),
         };
         let (services, cleaner, publishers) = parts.assemble(&cluster_id, controller);
@@ -139,27 +130,31 @@ impl Broker {
         });
         tokio::spawn(failures.clone().follow(Arc::clone(&services.replicas)));
         tokio::spawn(Arc::clone(&services.replicas).move_replicas());
+        // The quorum first: without it the broker cannot register.
+        let mut sockets = Sockets::new(&config, &services, shutdown);
+        let is_controller =
+            |(endpoint, _): &(Endpoint, _)| config.is_controller_listener(&endpoint.listener_name);
+        let (controllers, brokers) = listeners.into_iter().partition(is_controller);
+        sockets.listen(controllers, true);
         let lifecycle = Lifecycle::start(&config, &services, &cluster_id, failures.clone()).await?;
         let broker = Self {
             services,
-            failures,
             quorum,
+            failures,
             lifecycle,
             cleaner,
-            addresses: Vec::new(),
-            shutdown,
+            sockets,
             metadata_shutdown,
-            tasks: TaskTracker::new(),
         };
-        Ok(broker.serve(&config, listeners))
+        Ok(broker.serve(&config, brokers))
     }
 
     fn serve(mut self, config: &Config, listeners: Vec<(Endpoint, TcpListener)>) -> Self {
         let services = &self.services;
         let scrubber = Arc::new(LogScrubber::default());
         maintenance::spawn(
-            &self.tasks,
-            &self.shutdown,
+            &self.sockets.tasks,
+            &self.sockets.shutdown,
             config,
             &services.replicas,
             &services.clock,
@@ -167,51 +162,25 @@ impl Broker {
         );
         let channel = Arc::new(IsrChannel(services.controller.clone()));
         let replicas = Arc::clone(&services.replicas);
-        let updates = replicas.send_isr_updates(channel, self.shutdown.clone());
-        self.tasks.spawn(updates);
+        let updates = replicas.send_isr_updates(channel, self.sockets.shutdown.clone());
+        self.sockets.tasks.spawn(updates);
         self.cleaner.start();
-        self.listen(config, listeners);
+        self.sockets.listen(listeners, false);
         gauges::register(&self.services, &self.cleaner, scrubber);
-        admin::spawn(config, &self.services.metrics, &self.tasks, &self.shutdown);
+        let sockets = &self.sockets;
+        admin::spawn(
+            config,
+            &self.services.metrics,
+            &sockets.tasks,
+            &sockets.shutdown,
+        );
         info!(node_id = config.node_id, "kafka server started");
         self
     }
 
-    fn listen(&mut self, config: &Config, listeners: Vec<(Endpoint, TcpListener)>) {
-        let memory =
-            usize::try_from(config.queued_max_request_bytes).unwrap_or(REQUEST_MEMORY_BYTES);
-        let request_bytes_max = config.socket_request_max_bytes.max(0) as usize;
-        let limits = Limits {
-            request_bytes_max,
-            idle_max: idle_max(config.connections_max_idle_ms),
-            memory: connection::memory_pool(memory.max(request_bytes_max)),
-        };
-        let quota = ConnectionQuota::new(
-            config.max_connections.max(0) as usize,
-            config.max_connections_per_ip.max(0) as usize,
-        );
-        for (endpoint, listener) in listeners {
-            self.addresses.extend(
-                listener
-                    .local_addr()
-                    .ok()
-                    .map(|address| (endpoint.listener_name.clone(), address)),
-            );
-            let acceptor = Acceptor {
-                name: endpoint.listener_name.into(),
-                services: Arc::clone(&self.services),
-                limits: limits.clone(),
-                quota: Arc::clone(&quota),
-                shutdown: self.shutdown.clone(),
-                tasks: self.tasks.clone(),
-            };
-            self.tasks.spawn(acceptor.run(listener));
-        }
-    }
-
     /// Bound addresses by listener name: what to connect to when a port was 0.
     pub fn addresses(&self) -> &[(String, SocketAddr)] {
-        &self.addresses
+        &self.sockets.addresses
     }
 
     /// Resolves with the reason when the broker cannot go on because log directories failed. There is nothing left to shut
@@ -226,14 +195,7 @@ impl Broker {
         info!("shutting down");
         self.services.groups.shutdown();
         let broker_epoch = self.lifecycle.shutdown().await;
-        self.shutdown.cancel();
-        self.tasks.close();
-        if tokio::time::timeout(DRAIN_TIMEOUT, self.tasks.wait())
-            .await
-            .is_err()
-        {
-            warn!("connections did not finish in time");
-        }
+        self.sockets.close().await;
         self.metadata_shutdown.cancel();
         if let Err(error) = self.quorum.shutdown().await {
             warn!(%error, "metadata log was not closed cleanly");
@@ -250,37 +212,6 @@ impl Broker {
     }
 }
 
-/// Opens the metadata log of this node, the only voter of its quorum.
-async fn open_quorum(
-    config: &Config,
-    log_dirs: &LogDirs,
-    clock: &Clock,
-) -> Result<OpenraftMetaLog, StartError> {
-    let log_dir = log_dirs.metadata();
-    let voter = VoterNode {
-        directory_id: log_dir.directory_id().unwrap_or_default(),
-        endpoints: Vec::new(),
-    };
-    let params = MetaLogParams {
-        node_id: config.node_id,
-        log_dir: Arc::clone(log_dir),
-        config: Arc::new(metadata_topic_config(config)),
-        voters: BTreeMap::from([(config.node_id, voter)]),
-        transport: Arc::new(NoTransport),
-        clock: clock.clone(),
-    };
-    Ok(OpenraftMetaLog::open(params).await?)
-}
-
-/// Segment sizes of the metadata log: `metadata.log.segment.*`.
-fn metadata_topic_config(config: &Config) -> TopicConfig {
-    TopicConfig {
-        segment_bytes: config.metadata_log_segment_bytes,
-        segment_ms: config.metadata_log_segment_ms,
-        ..TopicConfig::default()
-    }
-}
-
 /// What the services are made of.
 struct Parts<'a> {
     config: &'a Config,
@@ -290,6 +221,7 @@ struct Parts<'a> {
     meta_log: Arc<dyn MetaLog>,
     /// Ends the fetchers.
     shutdown: CancellationToken,
+    voter: Arc<OpenraftMetaLog>,
 }
 
 impl Parts<'_> {
@@ -354,6 +286,7 @@ impl Parts<'_> {
             producer_ids: ProducerIds::new(controller.clone(), broker_id),
             controller,
             quorum: self.meta_log,
+            voter: Some(self.voter),
             groups,
             metrics,
             clock: self.clock,
@@ -362,24 +295,10 @@ impl Parts<'_> {
     }
 }
 
-fn idle_max(connections_max_idle_ms: i64) -> Duration {
-    match u64::try_from(connections_max_idle_ms) {
-        Ok(idle_ms) => Duration::from_millis(idle_ms),
-        // Negative means never; tokio's timers reach about two years.
-        Err(_) => Duration::from_hours(365 * 24),
-    }
-}
-
-/// Binds every broker listener; a port 0 becomes the port that the system chose, in the advertised listeners too.
+/// Binds every listener; a port 0 becomes the port that the system chose, in the advertised listeners too.
 fn bind_all(config: &mut Config) -> Result<Vec<(Endpoint, TcpListener)>, StartError> {
     let mut bound = Vec::new();
     for endpoint in &mut config.listeners {
-        if config
-            .controller_listener_names
-            .contains(&endpoint.listener_name)
-        {
-            continue;
-        }
         let listener = bind(endpoint)?;
         let port = listener
             .local_addr()

@@ -104,6 +104,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 #[derive(Clone)]
 pub struct Acceptor {
     pub name: Arc<str>,
+    pub is_controller: bool,
     pub services: Arc<Services>,
     pub limits: Limits,
     pub quota: Arc<ConnectionQuota>,
@@ -141,6 +142,7 @@ impl Acceptor {
         }
         let info = Arc::new(ConnectionInfo {
             listener: Arc::clone(&self.name),
+            is_controller: self.is_controller,
             peer,
         });
         let served = connection::serve(

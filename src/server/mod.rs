@@ -9,6 +9,7 @@ mod isr_channel;
 pub mod lifecycle;
 mod listener;
 mod maintenance;
+mod sockets;
 mod storage;
 
 #[cfg(test)]

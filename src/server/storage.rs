@@ -33,6 +33,13 @@ pub fn identify(config: &Config, dirs: &LogDirs, date: &str) -> Result<String, S
                         .into(),
                 ));
             }
+            None if config.controller_quorum_voters.len() > 1 => {
+                return Err(refuse(
+                    dir,
+                    "is not formatted: nodes of one cluster need the same cluster id, so run `ottla storage format` with it first"
+                        .into(),
+                ));
+            }
             None => {
                 let meta = MetaProperties {
                     cluster_id: cluster_id.clone(),

@@ -70,7 +70,9 @@ impl Fixture {
         let broker = runtime
             .block_on(Broker::start(config))
             .expect("the broker starts");
-        let address = broker.addresses()[0].1;
+        let mut addresses = broker.addresses().iter();
+        let address = addresses.find(|(listener, _)| listener == "PLAINTEXT");
+        let address = address.expect("a listener for clients").1;
         Self {
             runtime,
             broker: Some(broker),

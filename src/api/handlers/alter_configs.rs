@@ -17,6 +17,10 @@ use crate::types::BrokerId;
 
 pub async fn handle(context: RequestContext, request: AlterConfigsRequest) -> AlterConfigsResponse {
     let config = context.services.config();
+    if context.connection.is_controller {
+        // The broker that was asked first has done its checks.
+        return context.controller().alter_configs(request).await;
+    }
     let twice = named_twice(
         request
             .resources
@@ -40,8 +44,7 @@ pub async fn handle(context: RequestContext, request: AlterConfigsRequest) -> Al
     let mut answers = Vec::new();
     if !forwarded.resources.is_empty() {
         answers = context
-            .services
-            .controller
+            .controller()
             .alter_configs(forwarded)
             .await
             .responses;

@@ -11,6 +11,6 @@ pub async fn handle(
     context: RequestContext,
     request: AlterPartitionReassignmentsRequest,
 ) -> AlterPartitionReassignmentsResponse {
-    let controller = &context.services.controller;
+    let controller = context.controller();
     controller.alter_partition_reassignments(request).await
 }

@@ -22,8 +22,11 @@ pub fn handle(context: &RequestContext, request: ApiVersionsRequest) -> ApiVersi
     {
         return ApiVersionsResponse::default().with_error_code(ErrorCode::InvalidRequest.code());
     }
-    let response =
-        ApiVersionsResponse::default().with_api_keys(API_TABLE.iter().map(listed).collect());
+    let is_controller = context.connection.is_controller;
+    let shown = API_TABLE
+        .iter()
+        .filter(|spec| spec.is_advertised_on(is_controller));
+    let response = ApiVersionsResponse::default().with_api_keys(shown.map(listed).collect());
     if context.version < 3 {
         return response;
     }

@@ -9,5 +9,5 @@ pub async fn handle(
     context: RequestContext,
     request: CreatePartitionsRequest,
 ) -> CreatePartitionsResponse {
-    context.services.controller.create_partitions(request).await
+    context.controller().create_partitions(request).await
 }

@@ -23,7 +23,7 @@ pub async fn handle(context: RequestContext, request: CreateTopicsRequest) -> Cr
             (topic.name.clone(), set.collect())
         })
         .collect();
-    let mut response = context.services.controller.create_topics(request).await;
+    let mut response = context.controller().create_topics(request).await;
     if context.version >= CONFIGS_FROM {
         let config = context.services.config();
         for topic in response

@@ -7,7 +7,7 @@ use crate::api::RequestContext;
 use crate::protocol::ErrorCode;
 
 pub async fn handle(context: RequestContext, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
-    let mut response = context.services.controller.delete_topics(request).await;
+    let mut response = context.controller().delete_topics(request).await;
     if context.version < 3 {
         // These versions do not know that deletion may be switched off.
         for topic in &mut response.responses {

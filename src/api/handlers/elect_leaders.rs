@@ -6,5 +6,5 @@ use kafka_protocol::messages::{ElectLeadersRequest, ElectLeadersResponse};
 use crate::api::RequestContext;
 
 pub async fn handle(context: RequestContext, request: ElectLeadersRequest) -> ElectLeadersResponse {
-    context.services.controller.elect_leaders(request).await
+    context.controller().elect_leaders(request).await
 }

@@ -33,6 +33,13 @@ pub async fn handle(
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
     let (image, config) = (context.services.image(), context.services.config());
+    if context.connection.is_controller {
+        // The broker that was asked first has done its checks.
+        return context
+            .controller()
+            .incremental_alter_configs(request)
+            .await;
+    }
     let twice = named_twice(
         request
             .resources
@@ -58,7 +65,7 @@ pub async fn handle(
         .with_resources(forwarded.collect());
     let mut answers = Vec::new();
     if !forwarded.resources.is_empty() {
-        let controller = &context.services.controller;
+        let controller = context.controller();
         answers = controller
             .incremental_alter_configs(forwarded)
             .await

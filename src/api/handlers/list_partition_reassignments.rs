@@ -10,6 +10,6 @@ pub async fn handle(
     context: RequestContext,
     request: ListPartitionReassignmentsRequest,
 ) -> ListPartitionReassignmentsResponse {
-    let controller = &context.services.controller;
+    let controller = context.controller();
     controller.list_partition_reassignments(request).await
 }

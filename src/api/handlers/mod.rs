@@ -1,10 +1,15 @@
 //! One file per API, named after it. Each turns a decoded request into calls on the modules below and builds the
 //! response.
 
+pub mod allocate_producer_ids;
 pub mod alter_configs;
+pub mod alter_partition;
 pub mod alter_partition_reassignments;
 pub mod alter_replica_log_dirs;
 pub mod api_versions;
+pub mod assign_replicas_to_dirs;
+pub mod broker_heartbeat;
+pub mod broker_registration;
 pub mod create_partitions;
 pub mod create_topics;
 pub mod delete_groups;
@@ -35,6 +40,7 @@ pub mod offset_delete;
 pub mod offset_fetch;
 pub mod offset_for_leader_epoch;
 pub mod produce;
+pub mod raft;
 pub mod sync_group;
 pub mod unregister_broker;
 pub mod update_features;

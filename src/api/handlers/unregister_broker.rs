@@ -8,5 +8,5 @@ pub async fn handle(
     context: RequestContext,
     request: UnregisterBrokerRequest,
 ) -> UnregisterBrokerResponse {
-    context.services.controller.unregister_broker(request).await
+    context.controller().unregister_broker(request).await
 }

@@ -13,7 +13,7 @@ pub async fn handle(
 ) -> UpdateFeaturesResponse {
     let updates = request.feature_updates.iter();
     let features: Vec<StrBytes> = updates.map(|update| update.feature.clone()).collect();
-    let response = context.services.controller.update_features(request).await;
+    let response = context.controller().update_features(request).await;
     if response.error_code != 0 {
         return response.with_results(Vec::new());
     }

@@ -21,6 +21,7 @@ fn registration_is_checked() {
     let without_metadata_version = registration(1, 1).with_features(Vec::new());
     let mut old = registration(1, 1);
     old.features[0].max_supported_version = 29;
+    let elsewhere = registration(1, 2).with_log_dirs(vec![Uuid::from_u128(1999)]);
     let taken = registration(2, 2).with_log_dirs(vec![Uuid::from_u128(1001)]);
     for (request, expected) in [
         (other_cluster, Err(104)),
@@ -34,17 +35,23 @@ fn registration_is_checked() {
         (registration(1, 1), Ok(cluster.image.next_offset())),
         // The same process may come again and keeps its epoch; another one has to wait.
         (registration(1, 1), Ok(cluster.image.next_offset())),
-        (registration(1, 2), Err(101)),
+        (elsewhere.clone(), Err(101)),
         (taken, Err(119)),
     ] {
         assert_eq!(cluster.register(request), expected);
     }
     assert!(cluster.image.cluster.broker(1).expect("registered").fenced);
     cluster.now_ms = SESSION_MS + 1;
-    let epoch = cluster
-        .register(registration(1, 2))
-        .expect("the session is over");
+    let epoch = cluster.register(elsewhere).expect("the session is over");
     assert_eq!(cluster.epoch(1), epoch);
+}
+
+#[test]
+fn a_process_on_the_directories_of_another_replaces_it_at_once() {
+    let mut cluster = Cluster::with_brokers(1);
+    let epoch = cluster.epoch(1);
+    let again = cluster.register(registration(1, 99));
+    assert!(again.expect("the locks of the directories are its own") > epoch);
 }
 
 #[test]

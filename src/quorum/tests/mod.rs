@@ -117,6 +117,7 @@ fn params(
             .map(|id| (*id, node(9093)))
             .collect::<BTreeMap<_, _>>(),
         transport,
+        addresses: BTreeMap::new(),
         clock: Clock::system(),
     }
 }

@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# Three nodes of one cluster, asked by Apache Kafka's own tools: the quorum, the brokers, and what happens when the active
+# controller is killed, stopped under control, or comes back.
+source "$(dirname "$0")/../../scripts/lib/env.sh"
+source "$OTTLA_ROOT/scripts/lib/cluster.sh"
+[ "$BROKER" = ottla ] || { skip "three nodes" "this suite starts ottla only"; finish; }
+fetch_kafka || exit 1
+start_cluster num.partitions=3 auto.create.topics.enable=false offsets.topic.num.partitions=3 || exit 1
+
+says() {
+    local name=$1 regex=$2
+    shift 2
+    check "$name" _says "$regex" "$@"
+}
+_says() {
+    local regex=$1 out line
+    shift
+    out=$("$@" 2>&1 </dev/null) || { echo "$out"; return 1; }
+    while IFS= read -r line; do
+        grep -qE -- "$line" <<<"$out" || { printf '%s\n(missing: %s)\n' "$out" "$line"; return 1; }
+    done <<<"$regex"
+}
+# at ID TOOL ARGS... : a tool that knows one node only
+at() { ktool "$2" --bootstrap-server "127.0.0.1:${NODE_PORT[$1]}" "${@:3}"; }
+leader() { at "$1" metadata-quorum describe --status | sed -n 's/^LeaderId: *//p'; }
+other() { for id in 1 2 3; do [ "$id" = "$1" ] || echo "$id"; done | head -n 1; }
+# eventually SECONDS COMMAND... : until it succeeds
+eventually() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@"; do [ "$SECONDS" -lt "$end" ] || return 1; done
+}
+_shows() { _says "$@" >/dev/null; }
+
+echo "-- the quorum"
+says "metadata-quorum: status" $'LeaderId: +[123]\nLeaderEpoch: +[1-9]\nCurrentVoters: .*"id": 1.*"id": 2.*"id": 3' \
+    at 1 metadata-quorum describe --status
+for id in 1 2 3; do
+    says "metadata-quorum: replication, asked at node $id" $'^1 .*(Leader|Follower)\n^2 .*(Leader|Follower)\n^3 .*(Leader|Follower)' \
+        at "$id" metadata-quorum describe --replication
+done
+says "cluster: one id on all nodes" "Cluster ID: $(sed -n 's/^cluster.id=//p' "${NODE_DIR[1]}/data/meta.properties")" \
+    ktool cluster cluster-id --bootstrap-server "127.0.0.1:${NODE_PORT[2]}"
+says "features: finalized on all nodes" 'metadata.version.*FinalizedVersionLevel: 4' at 3 features describe
+
+echo "-- administration at any node"
+for id in 1 2 3; do
+    says "topics: create at node $id" "Created topic at-$id" at "$id" topics --create --topic "at-$id" \
+        --partitions 3 --replication-factor 3
+done
+says "topics: every node knows them" $'at-1\nat-2\nat-3' at 2 topics --list
+says "topics: replicas on all nodes" 'Replicas: [123],[123],[123].Isr: [123],[123],[123]' at 1 topics --describe --topic at-3
+says "configs: alter at one node" 'Completed updating' at 1 configs --alter --entity-type topics --entity-name at-2 \
+    --add-config retention.ms=12345
+says "configs: seen at another" 'retention.ms=12345' at 3 configs --describe --entity-type topics --entity-name at-2
+
+echo "-- the active controller is killed"
+old=$(leader 1)
+alive=$(other "$old")
+stop_node "$old" KILL
+says "topics: create without it" 'Created topic after-kill' at "$alive" topics --create --topic after-kill \
+    --partitions 3 --replication-factor 2
+check "another node leads" test "$(leader "$alive")" != "$old"
+check "the dead broker leaves the ISRs" eventually 30 _shows 'Topic: at-1' at "$alive" topics --describe --under-replicated-partitions
+run_node "$old"
+check "it comes back at once" node_ready "$old"
+says "it knows what it missed" 'after-kill' at "$old" topics --list
+
+echo "-- the active controller is stopped"
+old=$(leader "$alive")
+alive=$(other "$old")
+stop_node "$old"
+says "topics: delete without it" '' at "$alive" topics --delete --topic after-kill
+says "topics: none is led by it" 'Topic: at-1' at "$alive" topics --describe --topic at-1
+check "no leader is left there" test -z "$(at "$alive" topics --describe --topic at-1 | grep "Leader: $old")"
+run_node "$old"
+check "it comes back" node_ready "$old"
+
+finish
