@@ -5,6 +5,7 @@ pub mod cluster_view;
 mod context;
 mod dispatch;
 pub mod handlers;
+pub mod leader_hints;
 mod producer_ids;
 mod reply;
 mod services;

@@ -165,6 +165,12 @@ impl Partition {
         Ok((result, news))
     }
 
+    /// Who leads, or -1, and in which epoch.
+    pub fn leader_and_epoch(&self) -> (BrokerId, LeaderEpoch) {
+        let state = &self.lock().state;
+        (state.leader(), state.leader_epoch())
+    }
+
     /// Where this follower fetches; `None` while it leads, or nobody does.
     pub fn follower_position(&self) -> Option<FollowerPosition> {
         let mut inner = self.lock();

@@ -157,6 +157,13 @@ fn create_topic(stream: &mut TcpStream, name: &'static str) {
 }
 
 fn produce(topic: &'static str, value: &str, correlation_id: i32) -> Vec<u8> {
+    let request = produce_request(topic, value);
+    let mut body = BytesMut::new();
+    request.encode(&mut body, PRODUCE.1).expect("request");
+    frame(PRODUCE, correlation_id, true, &body)
+}
+
+fn produce_request(topic: &'static str, value: &str) -> ProduceRequest {
     let mut batch = BatchBuilder::new();
     batch.append(1, None, Some(value.as_bytes()));
     let data = PartitionProduceData {
@@ -168,15 +175,12 @@ fn produce(topic: &'static str, value: &str, correlation_id: i32) -> Vec<u8> {
         partition_data: vec![data],
         ..TopicProduceData::default()
     };
-    let request = ProduceRequest {
+    ProduceRequest {
         acks: -1,
         timeout_ms: 10_000,
         topic_data: vec![topic],
         ..ProduceRequest::default()
-    };
-    let mut body = BytesMut::new();
-    request.encode(&mut body, PRODUCE.1).expect("request");
-    frame(PRODUCE, correlation_id, true, &body)
+    }
 }
 
 fn fetch(topic: &'static str, fetch_offset: i64, max_wait_ms: i32, correlation_id: i32) -> Vec<u8> {

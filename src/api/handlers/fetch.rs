@@ -11,12 +11,13 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::api::RequestContext;
+use crate::api::leader_hints::{LeaderEndpoint, LeaderHints};
 use crate::api::reply::{Chunk, FileRange, Malformed, Reply, ResponseFrame};
 use crate::log::{AbortedTxn, LogSlice};
 use crate::partition::{FetchWait, FollowerFetch, Isolation, Partition, ReadRequest, ReadResult};
 use crate::protocol::messages::fetch::{
     AbortedTransaction, EpochEndOffset, FetchPartition, FetchRequest, FetchResponse,
-    FetchableTopicResponse, PartitionData,
+    FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
 };
 use crate::protocol::wire::Records;
 use crate::protocol::{Error, ErrorCode};
@@ -25,6 +26,7 @@ use crate::types::{BrokerId, Uuid};
 
 const TOPIC_IDS_FROM: i16 = 13;
 const RACKS_FROM: i16 = 11;
+const LEADER_HINTS_FROM: i16 = 16;
 
 type TopicResponse = FetchableTopicResponse<FileRange>;
 
@@ -246,6 +248,7 @@ impl Fetch {
 
     fn encode(&self, round: Round) -> Option<ResponseFrame> {
         let mut responses: Vec<TopicResponse> = Vec::new();
+        let mut hints = LeaderHints::new(&self.context);
         let wanted = self.session.wanted();
         let answers = wanted.iter().zip(&self.targets).zip(round.results);
         let (failed, read): (Vec<_>, Vec<_>) =
@@ -267,11 +270,14 @@ impl Fetch {
             {
                 continue;
             }
-            if let Ok(partition) = target {
+            if let (Ok(partition), None) = (target, self.follower) {
                 let bytes = result.is_ok().then_some(size_bytes as u64);
                 partition.metrics.fetched(bytes);
             }
-            let data = self.partition_data(key.1, result);
+            let mut data = self.partition_data(key.1, result);
+            if self.context.version >= LEADER_HINTS_FROM && is_hinted(data.error_code) {
+                data.current_leader = current_leader(&mut hints, key);
+            }
             match responses.last_mut() {
                 Some(topic) if is_topic(topic, &key.0) => topic.partitions.push(data),
                 _ => responses.push(topic_response(&key.0, data)),
@@ -280,6 +286,7 @@ impl Fetch {
         let response = FetchResponse {
             session_id: self.session.session_id(),
             responses,
+            node_endpoints: hints.into_endpoints().into_iter().map(node).collect(),
             ..FetchResponse::default()
         };
         encode(&self.context, response)
@@ -324,6 +331,32 @@ fn aborted_transaction(txn: &AbortedTxn) -> AbortedTransaction {
     AbortedTransaction {
         producer_id: txn.producer_id,
         first_offset: txn.first_offset,
+    }
+}
+
+/// Whether the answer names the leader.
+fn is_hinted(error_code: i16) -> bool {
+    error_code == ErrorCode::NotLeaderOrFollower.code()
+        || error_code == ErrorCode::FencedLeaderEpoch.code()
+}
+
+fn current_leader(hints: &mut LeaderHints<'_>, (topic, index): &PartitionKey) -> LeaderIdAndEpoch {
+    let (leader_id, leader_epoch) = match topic {
+        TopicRef::Name(name) => hints.by_name(name, *index),
+        TopicRef::Id(id) => hints.by_id(*id, *index),
+    };
+    LeaderIdAndEpoch {
+        leader_id,
+        leader_epoch,
+    }
+}
+
+fn node(leader: LeaderEndpoint) -> NodeEndpoint {
+    NodeEndpoint {
+        node_id: leader.node_id,
+        host: leader.host,
+        port: leader.port,
+        rack: leader.rack,
     }
 }
 

@@ -16,19 +16,23 @@ use kafka_protocol::protocol::StrBytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::api::leader_hints::{LeaderEndpoint, LeaderHints};
 use crate::api::reply::{self, Chunk, Malformed, Reply, ResponseFrame};
 use crate::api::{RequestContext, Services};
 use crate::log::AppendInfo;
 use crate::partition::{Committed, Partition};
 use crate::protocol::batch::{self, ProduceError, ValidBatch, ValidateContext};
 use crate::protocol::messages::produce::{
-    BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
-    ProduceResponse, TopicProduceData, TopicProduceResponse,
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceData,
+    PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
+    TopicProduceResponse,
 };
 use crate::protocol::{Error, ErrorCode};
 use crate::types::{Offset, TimestampMs, is_internal_topic};
 
 const ACKS_ALL: i16 = -1;
+const LEADER_HINTS_FROM: i16 = 10;
+const TOPIC_IDS_FROM: i16 = 13;
 
 /// A single request: a run of one.
 pub fn handle(context: RequestContext, body: &mut Bytes) -> Result<Reply, Malformed> {
@@ -268,22 +272,60 @@ impl Call {
 
     fn encode_into(self, buffer: &mut BytesMut) -> Result<(), String> {
         let mut results = self.results.into_iter();
+        let mut hints = LeaderHints::new(&self.context);
         let responses = self.request.topic_data.into_iter().map(|topic| {
             let answers = topic.partition_data.iter().zip(results.by_ref());
-            let partition_responses = answers
-                .map(|(data, result)| partition_response(data.index, result))
-                .collect();
+            let answers = answers.map(|(data, result)| {
+                let mut response = partition_response(data.index, result);
+                if self.context.version >= LEADER_HINTS_FROM
+                    && response.error_code == ErrorCode::NotLeaderOrFollower.code()
+                {
+                    let version = self.context.version;
+                    response.current_leader =
+                        current_leader(&mut hints, version, &topic, data.index);
+                }
+                response
+            });
+            let partition_responses = answers.collect();
             TopicProduceResponse {
                 name: topic.name,
                 topic_id: topic.topic_id,
                 partition_responses,
             }
         });
+        let responses = responses.collect();
         let response = ProduceResponse {
-            responses: responses.collect(),
+            responses,
+            node_endpoints: hints.into_endpoints().into_iter().map(node).collect(),
             ..ProduceResponse::default()
         };
         reply::encode_into(buffer, self.context.framing, &response)
+    }
+}
+
+fn current_leader(
+    hints: &mut LeaderHints<'_>,
+    version: i16,
+    topic: &TopicProduceData,
+    index: i32,
+) -> LeaderIdAndEpoch {
+    let (leader_id, leader_epoch) = if version >= TOPIC_IDS_FROM {
+        hints.by_id(topic.topic_id, index)
+    } else {
+        hints.by_name(&topic.name, index)
+    };
+    LeaderIdAndEpoch {
+        leader_id,
+        leader_epoch,
+    }
+}
+
+fn node(leader: LeaderEndpoint) -> NodeEndpoint {
+    NodeEndpoint {
+        node_id: leader.node_id,
+        host: leader.host,
+        port: leader.port,
+        rack: leader.rack,
     }
 }
 

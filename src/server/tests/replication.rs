@@ -158,9 +158,13 @@ impl Fixture {
 
     /// A topic of one partition that brokers 1 and 2 hold.
     fn create_replicated_topic(&self, name: &'static str) {
+        self.create_topic_on(name, &[1, FOLLOWER]);
+    }
+
+    fn create_topic_on(&self, name: &'static str, brokers: &[i32]) {
         let assignment = CreatableReplicaAssignment::default()
             .with_partition_index(0)
-            .with_broker_ids(vec![BrokerId(1), BrokerId(FOLLOWER)]);
+            .with_broker_ids(brokers.iter().copied().map(BrokerId).collect());
         let topic = CreatableTopic::default()
             .with_name(TopicName(StrBytes::from_static_str(name)))
             .with_num_partitions(-1)
@@ -279,4 +283,32 @@ fn replica_that_was_reassigned_stops_and_its_directory_goes() {
     });
     stream.write_all(&produce("moved", "b", 2)).expect("sent");
     assert_eq!(produced_offset(response(&mut stream).1), 1);
+}
+
+#[test]
+fn answers_of_another_broker_name_the_leader() {
+    // KIP-951: the topic is on broker 2 only; broker 1 knows where that listens.
+    let broker = leader();
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let epoch = broker.register_follower();
+    let _follower = broker.start_follower(epoch, dir.path());
+    broker.create_topic_on("elsewhere", &[FOLLOWER]);
+    let mut stream = broker.connect();
+    let mut body = BytesMut::new();
+    produce_request("elsewhere", "value")
+        .encode(&mut body, 12)
+        .expect("request");
+    let framed = frame((PRODUCE.0, 12), 1, true, &body);
+    stream.write_all(&framed).expect("sent");
+    let mut body = response(&mut stream).1.split_off(1);
+    let refused = ProduceResponse::decode(&mut body, 12).expect("response");
+    let partition = &refused.responses[0].partition_responses[0];
+    assert_eq!(partition.error_code, ErrorCode::NotLeaderOrFollower.code());
+    assert_eq!(partition.current_leader.leader_id, FOLLOWER);
+    assert_eq!(partition.current_leader.leader_epoch, 0);
+    let [endpoint] = &refused.node_endpoints[..] else {
+        panic!("one leader: {:?}", refused.node_endpoints);
+    };
+    let found = (endpoint.node_id, endpoint.host.as_str(), endpoint.port);
+    assert_eq!(found, (FOLLOWER, "127.0.0.1", 1));
 }
