@@ -114,6 +114,8 @@ pub struct ReadResult {
     pub log_start_offset: Offset,
     /// Set, and no slice, where the reader's log and this one differ (KIP-595).
     pub diverging_epoch: Option<EpochEndOffset>,
+    /// Set, and no slice, where the consumer is to read from another replica (KIP-392).
+    pub preferred_read_replica: Option<BrokerId>,
 }
 
 /// What a consumer or follower asks of one partition.
@@ -416,6 +418,7 @@ impl Inner {
             last_stable_offset: offsets.last_stable_offset,
             log_start_offset: offsets.log_start_offset,
             diverging_epoch: None,
+            preferred_read_replica: None,
         };
         if request.last_fetched_epoch >= 0 {
             let bounds = (log.log_start_offset(), log.next_offset());

@@ -77,6 +77,11 @@ impl RemoteReplica {
         self.log_end_offset == next_offset || now_ms - self.last_caught_up_ms <= lag_max_ms
     }
 
+    /// When it last had everything; the later, the better to read from.
+    pub fn last_caught_up_ms(&self) -> i64 {
+        self.last_caught_up_ms
+    }
+
     /// Whether the controller would take it into the ISR: alive, not on its way out, and the incarnation that fetches
     /// is the one that is registered (KIP-841, KIP-903).
     pub fn is_isr_eligible(&self) -> bool {

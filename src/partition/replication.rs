@@ -171,6 +171,15 @@ impl Partition {
         (state.leader(), state.leader_epoch())
     }
 
+    /// Where a consumer should rather read `offset`: see [`PartitionState::preferred_read_replica`].
+    pub fn preferred_read_replica(
+        &self,
+        offset: Offset,
+        is_near: &dyn Fn(BrokerId) -> bool,
+    ) -> Option<BrokerId> {
+        self.lock().state.preferred_read_replica(offset, is_near)
+    }
+
     /// Where this follower fetches; `None` while it leads, or nobody does.
     pub fn follower_position(&self) -> Option<FollowerPosition> {
         let mut inner = self.lock();

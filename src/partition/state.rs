@@ -301,6 +301,27 @@ impl PartitionState {
         }
     }
 
+    /// The replica that a consumer in the rack that `is_near` knows should read `offset` from: none if this leader is there
+    /// itself, else the one that is least behind (KIP-392, `RackAwareReplicaSelector`).
+    pub fn preferred_read_replica(
+        &self,
+        offset: Offset,
+        is_near: &dyn Fn(BrokerId) -> bool,
+    ) -> Option<BrokerId> {
+        if !self.is_leader() || is_near(self.local) {
+            return None;
+        }
+        let has_it = |remote: &&RemoteReplica| {
+            (remote.log_start_offset..=remote.log_end_offset).contains(&offset)
+                && is_near(remote.id)
+        };
+        let best =
+            self.remotes.iter().filter(has_it).max_by_key(|remote| {
+                (remote.log_end_offset, remote.last_caught_up_ms(), remote.id)
+            });
+        best.map(|remote| remote.id)
+    }
+
     /// A follower joins when it has all that is committed and all that this leader found when it took over, and the
     /// controller would take it (`needsExpandIsr`).
     fn maybe_expand(&mut self, at: usize) -> Option<IsrProposal> {

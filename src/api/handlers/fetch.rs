@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use kafka_protocol::protocol::StrBytes;
 use tokio::time::Instant;
 
 use crate::api::RequestContext;
@@ -26,6 +27,7 @@ use crate::types::{BrokerId, Uuid};
 
 const TOPIC_IDS_FROM: i16 = 13;
 const RACKS_FROM: i16 = 11;
+const RACK_AWARE_SELECTOR: &str = "org.apache.kafka.common.replica.RackAwareReplicaSelector";
 const LEADER_HINTS_FROM: i16 = 16;
 
 type TopicResponse = FetchableTopicResponse<FileRange>;
@@ -61,7 +63,10 @@ pub fn handle(context: RequestContext, body: &mut Bytes) -> Result<Reply, Malfor
         replica_id,
         broker_epoch: request.replica_state.replica_epoch,
     });
+    let is_rack_aware = limits.replica_selector_class.as_deref() == Some(RACK_AWARE_SELECTOR);
+    let rack = Some(&request.rack_id).filter(|rack| is_rack_aware && !rack.is_empty());
     let fetch = Fetch {
+        rack: rack.filter(|_| follower.is_none()).cloned(),
         isolation: if follower.is_some() {
             Isolation::LogEnd
         } else {
@@ -86,6 +91,8 @@ struct Fetch {
     isolation: Isolation,
     leader_only: bool,
     follower: Option<Follower>,
+    /// The consumer's, where `replica.selector.class` asks for replicas near it.
+    rack: Option<StrBytes>,
     min_bytes: i64,
     size_bytes_max: usize,
     /// One for each wanted partition of the session context, in order.
@@ -213,7 +220,7 @@ impl Fetch {
                 leader_only: self.leader_only,
                 replica_id: self.follower.map(|follower| follower.replica_id),
             };
-            let result = match self.follower.filter(|_| is_first) {
+            let mut result = match self.follower.filter(|_| is_first) {
                 Some(follower) => {
                     let fetch = follower.fetch(wanted, now_ms);
                     partition
@@ -225,6 +232,12 @@ impl Fetch {
                 }
                 None => partition.read(&read),
             };
+            if let (Some(rack), Ok(read)) = (&self.rack, &mut result)
+                && let Some(id) = self.nearer_replica(partition, wanted, rack)
+            {
+                read.slice = None;
+                read.preferred_read_replica = Some(id);
+            }
             let size_bytes = result
                 .as_ref()
                 .ok()
@@ -235,15 +248,30 @@ impl Fetch {
             {
                 round.held_back |= read.last_stable_offset < read.high_watermark;
             }
-            round.urgent |= match &result {
-                Ok(read) => read.diverging_epoch.is_some(),
-                Err(_) => true,
-            };
+            round.urgent |= !is_plain(&result);
             round.size_bytes += size_bytes as i64;
             left = left.saturating_sub(size_bytes);
             round.results.push(result);
         }
         round
+    }
+
+    /// A replica in the consumer's rack, unless this one is there (KIP-392).
+    fn nearer_replica(
+        &self,
+        partition: &Partition,
+        wanted: &Wanted,
+        rack: &StrBytes,
+    ) -> Option<BrokerId> {
+        let image = self.context.services.images.load();
+        let is_near = |id: BrokerId| {
+            let broker = image.cluster.broker(id).filter(|broker| !broker.fenced);
+            broker.is_some_and(|broker| {
+                broker.rack.as_deref() == Some(rack.as_str())
+                    && broker.listener(&self.context.connection.listener).is_some()
+            })
+        };
+        partition.preferred_read_replica(wanted.fetch_offset, &is_near)
     }
 
     fn encode(&self, round: Round) -> Option<ResponseFrame> {
@@ -262,8 +290,8 @@ impl Fetch {
                 ),
                 Err(_) => (0, -1, -1),
             };
-            // What the log ends differently with must be told, as an error must.
-            let failed = !matches!(&result, Ok(read) if read.diverging_epoch.is_none());
+            // What is neither records nor offsets must be told, as an error must.
+            let failed = !is_plain(&result);
             if !self
                 .session
                 .must_answer(key, failed, size_bytes, high_watermark, log_start_offset)
@@ -303,6 +331,7 @@ impl Fetch {
                 high_watermark: read.high_watermark,
                 last_stable_offset: read.last_stable_offset,
                 log_start_offset: read.log_start_offset,
+                preferred_read_replica: read.preferred_read_replica.unwrap_or(-1),
                 diverging_epoch: read.diverging_epoch.map_or_else(Default::default, |end| {
                     EpochEndOffset {
                         epoch: end.leader_epoch,
@@ -332,6 +361,13 @@ fn aborted_transaction(txn: &AbortedTxn) -> AbortedTransaction {
         producer_id: txn.producer_id,
         first_offset: txn.first_offset,
     }
+}
+
+/// Whether there is nothing to tell but records and offsets.
+fn is_plain(result: &Result<ReadResult, Error>) -> bool {
+    let plain =
+        |read: &ReadResult| read.diverging_epoch.is_none() && read.preferred_read_replica.is_none();
+    result.as_ref().is_ok_and(plain)
 }
 
 /// Whether the answer names the leader.
@@ -421,7 +457,7 @@ fn keep_last(wanted: &mut Vec<(PartitionKey, Wanted)>) {
     });
 }
 
-fn topic_ref(by_id: bool, name: &kafka_protocol::protocol::StrBytes, id: Uuid) -> TopicRef {
+fn topic_ref(by_id: bool, name: &StrBytes, id: Uuid) -> TopicRef {
     if by_id {
         TopicRef::Id(id)
     } else {

@@ -478,3 +478,22 @@ fn follower_takes_the_leaders_high_watermark_inside_its_own_log() {
     cluster.state.clamp_high_watermark(0, 60);
     assert_eq!(cluster.state.high_watermark(), 60);
 }
+
+#[test]
+fn consumers_are_sent_to_the_least_lagging_replica_of_their_rack() {
+    // KIP-392
+    let mut cluster = Cluster::led(&[1, 2, 3], 100, 100, 1);
+    cluster.fetch(2, 90);
+    cluster.fetch(3, 95);
+    let near = |ids: &'static [BrokerId]| move |id: BrokerId| ids.contains(&id);
+    for (offset, ids, expected) in [
+        (50, &[2, 3][..], Some(3)),
+        (50, &[2], Some(2)),
+        (92, &[2], None),    // it does not have that yet
+        (50, &[1, 2], None), // the leader is as near
+        (50, &[], None),
+    ] {
+        let preferred = cluster.state.preferred_read_replica(offset, &near(ids));
+        assert_eq!(preferred, expected, "{offset} {ids:?}");
+    }
+}
