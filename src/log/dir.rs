@@ -370,16 +370,11 @@ impl LogDir {
             .collect())
     }
 
-    /// Removes directories of topics that were deleted before the process ended.
-    pub fn remove_deleted_dirs(&self) -> Result<usize, StorageError> {
-        let mut removed = 0;
-        for (name, path) in self.entries()? {
-            if name.ends_with(DELETE_DIR_SUFFIX) {
-                disk::remove_dir_all(&path).map_err(|e| StorageError::io("remove", &path, e))?;
-                removed += 1;
-            }
-        }
-        Ok(removed)
+    /// Directories of topics that were deleted before the process ended.
+    pub fn deleted_dirs(&self) -> Result<Vec<PathBuf>, StorageError> {
+        let mut found = self.entries()?;
+        found.retain(|(name, _)| name.ends_with(DELETE_DIR_SUFFIX));
+        Ok(found.into_iter().map(|(_, path)| path).collect())
     }
 
     /// What the start still has to do here.

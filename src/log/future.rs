@@ -11,6 +11,7 @@ use tracing::info;
 
 use super::error::{AppendError, StorageError};
 use super::paths::{future_dir_name, parse_future_dir};
+use super::truncate::StartOffsetReason;
 use super::unified::Log;
 use super::{LogSlice, OpenParams, ReadError, disk, load};
 use crate::types::{Offset, TimestampMs, TopicPartition, Uuid};
@@ -119,7 +120,10 @@ impl Log {
             }
             Err(error) => return Err(error),
         }
-        self.increment_log_start_offset(log_start_offset)?;
+        self.increment_log_start_offset(
+            log_start_offset,
+            StartOffsetReason::LeaderOffsetIncrement,
+        )?;
         Ok(())
     }
 
@@ -136,7 +140,10 @@ impl Log {
     /// the directory gets its name.
     pub fn become_current(&mut self, current: &Log) -> Result<(), StorageError> {
         assert_eq!(self.next_offset, current.next_offset, "it has caught up");
-        self.increment_log_start_offset(current.log_start_offset)?;
+        self.increment_log_start_offset(
+            current.log_start_offset,
+            StartOffsetReason::LeaderOffsetIncrement,
+        )?;
         self.leader_epochs = current.leader_epochs.clone();
         self.store_epochs(true)?;
         self.flush()?;

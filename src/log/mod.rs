@@ -4,7 +4,7 @@
 //!
 //! Whatever changes the disk goes through `disk.rs`, so that tests can cut the power or fail a call at every step.
 //!
-//! Bytes on disk are Kafka's. Retention is not here yet: it will be `retention.rs`.
+//! Bytes on disk are Kafka's.
 
 mod batch_io;
 mod checkpoint;
@@ -26,6 +26,7 @@ mod producer_snapshot;
 mod producer_state;
 mod reader;
 mod recovery;
+mod retention;
 pub mod scrub;
 mod segment;
 mod truncate;
@@ -44,7 +45,8 @@ pub use flush::FlushJob;
 pub use future::CopyStep;
 pub use leader_epochs::LeaderEpochCache;
 pub use producer_state::{ProducerState, Verdict};
-pub use truncate::delete;
+pub use retention::{DeletedSegment, DeletionReason};
+pub use truncate::{StartOffsetReason, delete};
 pub use txn_index::AbortedTxn;
 pub use unified::Log;
 

@@ -15,10 +15,34 @@ use super::segment::ActiveSegment;
 use super::unified::Log;
 use crate::types::{Offset, Uuid};
 
+/// Why a log start offset moves (Kafka's `LogStartOffsetIncrementReason`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartOffsetReason {
+    SegmentDeletion,
+    ClientRecordDeletion,
+    LeaderOffsetIncrement,
+    SnapshotGenerated,
+}
+
+impl StartOffsetReason {
+    fn text(self) -> &'static str {
+        match self {
+            Self::SegmentDeletion => "segment deletion",
+            Self::ClientRecordDeletion => "client delete records request",
+            Self::LeaderOffsetIncrement => "leader offset increment",
+            Self::SnapshotGenerated => "snapshot generated",
+        }
+    }
+}
+
 impl Log {
-    /// Moves the log start offset up (DeleteRecords, a leader's answer); whole segments below it go away. Lower offsets are
-    /// ignored; the log's end is the limit.
-    pub fn increment_log_start_offset(&mut self, offset: Offset) -> Result<(), StorageError> {
+    /// Moves the log start offset up. Whole segments below it go with the next retention check. Lower offsets are ignored;
+    /// the log's end is the limit.
+    pub fn increment_log_start_offset(
+        &mut self,
+        offset: Offset,
+        reason: StartOffsetReason,
+    ) -> Result<(), StorageError> {
         self.check_open()?;
         let offset = offset.min(self.next_offset);
         if offset <= self.log_start_offset {
@@ -28,16 +52,7 @@ impl Log {
         if self.leader_epochs.truncate_from_start(offset) {
             self.store_epochs(false)?;
         }
-        let end_of = |log: &Self, at: usize| match log.closed.get(at + 1) {
-            Some(next) => next.base_offset,
-            None => log.active.base_offset,
-        };
-        while !self.closed.is_empty() && end_of(self, 0) <= offset {
-            let segment = self.closed.remove(0);
-            self.closed_bytes -= segment.size;
-            self.delete_segment_files(segment.base_offset)?;
-        }
-        info!(tp = %self.topic_partition, log_start_offset = offset, "incremented log start offset");
+        info!(tp = %self.topic_partition, log_start_offset = offset, reason = reason.text(), "incremented log start offset");
         Ok(())
     }
 

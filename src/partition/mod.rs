@@ -30,7 +30,8 @@ use tracing::error;
 
 use crate::config::TopicConfig;
 use crate::log::{
-    AbortedTxn, AppendInfo, CopyStep, EpochEndOffset, Log, LogSlice, ReadError, StorageError,
+    AbortedTxn, AppendInfo, CopyStep, DeletedSegment, EpochEndOffset, Log, LogSlice, ReadError,
+    StartOffsetReason, StorageError,
 };
 use crate::metrics::TopicMetrics;
 use crate::protocol::batch::ValidBatch;
@@ -320,8 +321,22 @@ impl Partition {
             return Err(ErrorCode::OffsetOutOfRange.into());
         }
         let log = online(&mut inner.log)?;
-        log.increment_log_start_offset(offset)?;
+        log.increment_log_start_offset(offset, StartOffsetReason::ClientRecordDeletion)?;
         Ok(log.log_start_offset())
+    }
+
+    /// One step of retention: a few of the oldest segments go. Call it until it returns none.
+    pub fn delete_old_segments(&self, now_ms: TimestampMs) -> Result<Vec<DeletedSegment>, Error> {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let high_watermark = inner.state.high_watermark();
+        let log = online(&mut inner.log)?;
+        log.delete_old_segments(high_watermark, now_ms)
+            .map_err(|cause| {
+                let error = cause.into();
+                inner.fail(&self.topic_partition, &error);
+                error
+            })
     }
 
     /// Runs `f` on the log under the partition's lock: descriptions, flushes, checkpoints. Fails once it is closed.

@@ -13,7 +13,7 @@ use super::remote_replica::FollowerFetch;
 use super::state::{ActiveEpochs, Effects, ReplicationRules, Transition};
 use super::truncation::{OutOfRange, out_of_range, truncation};
 use super::{Inner, Partition, PartitionState, ReadRequest, ReadResult, online};
-use crate::log::{AppendError, EpochEndOffset, Log};
+use crate::log::{AppendError, EpochEndOffset, Log, StartOffsetReason};
 use crate::metadata::PartitionRegistration;
 use crate::protocol::batch::parse_header;
 use crate::protocol::{Error, ErrorCode};
@@ -289,7 +289,8 @@ impl Inner {
         if !records.is_empty() {
             append(log, records, now_ms)?;
         }
-        log.increment_log_start_offset(replicated.log_start_offset)
+        let reason = StartOffsetReason::LeaderOffsetIncrement;
+        log.increment_log_start_offset(replicated.log_start_offset, reason)
             .map_err(Error::from)?;
         let (log_start_offset, next_offset) = (log.log_start_offset(), log.next_offset());
         let bytes = log.size_bytes().saturating_sub(size_before);

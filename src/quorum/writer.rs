@@ -19,7 +19,7 @@ use super::store::{State, lock};
 use super::types::Vote;
 use super::vote_file::VoteFile;
 use crate::clock::Clock;
-use crate::log::{Log, LogDir, StorageError};
+use crate::log::{Log, LogDir, StartOffsetReason, StorageError};
 use crate::types::Offset;
 
 /// Commands of one group. The queue itself is bounded by openraft, which has at most its channels' worth in flight.
@@ -273,7 +273,8 @@ impl Job {
         if restart {
             log.truncate_fully_and_start_at(offset)
         } else {
-            log.increment_log_start_offset(offset)
+            log.increment_log_start_offset(offset, StartOffsetReason::SnapshotGenerated)
+                .and_then(|()| log.delete_segments_below_start())
         }
         .map_err(io::Error::other)?;
         for path in log.take_deleted_files() {

@@ -10,9 +10,10 @@ use tracing::{error, info, warn};
 
 use super::alter_log_dirs::Moves;
 use super::log_dirs::Assignments;
+use super::trash::Trash;
 use crate::clock::Clock;
 use crate::config::{Config, TopicConfig};
-use crate::log::{self, Log, LogDir, LogDirs, OpenParams, disk};
+use crate::log::{Log, LogDir, LogDirs, OpenParams, disk};
 use crate::metadata::{
     ConfigResourceType, Images, MetadataDelta, MetadataImage, PartitionRegistration, Publisher,
     TopicImage,
@@ -49,10 +50,9 @@ pub struct ReplicaManager {
     /// Of this incarnation's registration; -1 before it.
     broker_epoch: AtomicI64,
     hosted: RwLock<Hosted>,
-    /// Directories of deleted topics, and when (monotonic) they may go.
-    trash: Mutex<Vec<(i64, PathBuf)>>,
     pub(super) assignments: Assignments,
     pub(super) moves: Moves,
+    pub(super) trash: Trash,
     /// What each checkpoint file holds, by directory and file name.
     pub(super) checkpointed: Mutex<HashMap<CheckpointFile, BTreeMap<TopicPartition, Offset>>>,
 }
@@ -87,9 +87,9 @@ impl ReplicaManager {
             isr_proposals: Arc::default(),
             broker_epoch: AtomicI64::new(-1),
             hosted: RwLock::default(),
-            trash: Mutex::default(),
             assignments: Assignments::default(),
             moves: Moves::default(),
+            trash: Trash::default(),
             checkpointed: Mutex::default(),
         }
     }
@@ -429,44 +429,48 @@ impl ReplicaManager {
     }
 
     pub(super) fn delete_log(&self, topic_partition: &TopicPartition, mut log: Log) {
-        let delay_ms = log.config().file_delete_delay_ms.max(0) as u64;
         match log.rename_for_delete() {
-            Ok(path) => self
-                .trash
-                .lock()
-                .expect("pushing does not panic")
-                .push((self.clock.monotonic_ms() + delay_ms as i64, path)),
+            Ok(path) => self.trash.add(self.dir_delete_due_ms(), [path]),
             Err(error) => error!(%topic_partition, %error, "log cannot be deleted"),
         }
     }
 
-    /// Removes deleted segments and directories of deleted topics whose `file.delete.delay.ms` is over. Blocking; for a timer.
-    pub fn empty_trash(&self) {
-        let now_ms = self.clock.monotonic_ms();
-        let mut found = Vec::new();
-        for partition in self.partitions() {
-            // A closed log has nothing to remove.
-            let _ = partition.with_log(|log| {
-                log.release_idle_readers();
-                let due_ms = now_ms + log.config().file_delete_delay_ms.max(0);
-                found.extend(
-                    log.take_deleted_files()
-                        .into_iter()
-                        .map(|path| (due_ms, path)),
-                );
-            });
-        }
-        let mut trash = self.trash.lock().expect("pushing does not panic");
-        trash.append(&mut found);
-        let due: Vec<_> = trash
-            .extract_if(.., |(due_ms, _)| *due_ms <= now_ms)
-            .collect();
-        drop(trash);
-        for (_, path) in due {
-            if let Err(error) = log::delete(&path) {
-                error!(path = %path.display(), %error, "deleted file or directory cannot be removed");
+    /// When a directory that is renamed now may go. The broker's delay counts, not the topic's (Kafka's `deleteLogs`).
+    fn dir_delete_due_ms(&self) -> i64 {
+        let defaults = TopicConfig::resolve(&self.config.load(), &BTreeMap::new());
+        self.clock.monotonic_ms() + defaults.file_delete_delay_ms.max(0)
+    }
+
+    /// Directories that an earlier process renamed and did not come to remove: they go after the delay.
+    pub fn collect_deleted_dirs(&self) {
+        for dir in self.log_dirs.dirs() {
+            match dir.deleted_dirs() {
+                Ok(found) => self.trash.add(self.dir_delete_due_ms(), found),
+                Err(error) => error!(dir = %dir.path().display(), %error, "cannot be listed"),
             }
         }
+    }
+
+    /// Takes the files that the partition's log let go of; they may be removed after the topic's `file.delete.delay.ms`.
+    pub(super) fn collect_deleted(&self, partition: &Partition) {
+        let now_ms = self.clock.monotonic_ms();
+        // A closed log has nothing to remove.
+        let _ = partition.with_log(|log| {
+            let due_ms = now_ms + log.config().file_delete_delay_ms.max(0);
+            self.trash.add(due_ms, log.take_deleted_files());
+        });
+    }
+
+    /// Closes files that nobody read lately; takes files that were let go of since the last call.
+    pub fn release_idle_files(&self) {
+        for partition in self.partitions() {
+            let _ = partition.with_log(|log| log.release_idle_readers());
+            self.collect_deleted(&partition);
+        }
+    }
+
+    pub fn trash(&self) -> &Trash {
+        &self.trash
     }
 
     /// Forgets producers that were silent for `producer.id.expiration.ms`.

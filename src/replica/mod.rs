@@ -10,7 +10,9 @@ mod isr_updates;
 mod log_cleaner;
 mod log_dirs;
 mod log_scrubber;
+mod retention;
 mod throttle;
+mod trash;
 
 pub use alter_log_dirs::FutureReplica;
 pub use fetch_session::{FetchContext, PartitionKey, SessionCache, TopicRef, Wanted};

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use kafka_protocol::messages::ListGroupsRequest;
 
 use crate::api::Services;
-use crate::log::LogDir;
+use crate::log::{Log, LogDir};
 use crate::metadata::MetadataImage;
 use crate::metrics::Scrape;
 use crate::partition::Partition;
@@ -150,10 +150,19 @@ fn recovery(scrape: &mut Scrape, dir: &LogDir) {
 }
 
 fn log(scrape: &mut Scrape, partition: &Partition) {
-    let (Ok(offsets), Ok(size)) = (
-        partition.offsets(),
-        partition.with_log(|log| log.size_bytes()),
-    ) else {
+    let facts = |log: &mut Log| {
+        let retention_bytes = log.config().retention_bytes;
+        let size = log.size_bytes();
+        // Kafka computes it at each retention check; 0 without a limit.
+        let percent = match u64::try_from(retention_bytes) {
+            Ok(limit) if limit > 0 => size.saturating_mul(100) / limit,
+            _ => 0,
+        };
+        (size, log.segments_count(), percent)
+    };
+    let (Ok(offsets), Ok((size, segments, percent))) =
+        (partition.offsets(), partition.with_log(facts))
+    else {
         return;
     };
     let index = partition.topic_partition.partition.to_string();
@@ -163,6 +172,8 @@ fn log(scrape: &mut Scrape, partition: &Partition) {
     ];
     for (name, value) in [
         ("kafka_log_log_size", size as i64),
+        ("kafka_log_log_numlogsegments", segments as i64),
+        ("kafka_log_log_retentionsizeinpercent", percent as i64),
         ("kafka_log_log_logstartoffset", offsets.log_start_offset),
         ("kafka_log_log_logendoffset", offsets.next_offset),
         // kafka_exporter's names

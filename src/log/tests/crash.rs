@@ -95,8 +95,25 @@ impl Run {
     fn start_at(&mut self, offset: Offset) {
         self.now.start = offset;
         self.promise();
-        self.log().increment_log_start_offset(offset).unwrap();
-        checkpoint(self.log());
+        let log = self.log();
+        log.increment_log_start_offset(offset, StartOffsetReason::ClientRecordDeletion)
+            .unwrap();
+        log.delete_segments_below_start().unwrap();
+        checkpoint(log);
+    }
+
+    /// All records get too old at once: the active segment is rolled, and what was before it goes.
+    fn expire(&mut self) {
+        let end = self.log().next_offset();
+        self.now.start = end;
+        self.promise();
+        while !self
+            .log()
+            .delete_old_segments(end, TimestampMs::MAX)
+            .unwrap()
+            .is_empty()
+        {}
+        assert_eq!(self.log().log_start_offset(), end);
     }
 
     fn restart(&mut self) {
@@ -244,7 +261,7 @@ fn check_indexes(partition: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Appends, rolls, flushes, truncates into a closed segment, moves the start, restarts; about 200 operations.
+/// Appends, rolls, flushes, truncates into a closed segment, moves the start, restarts, expires; about 250 operations.
 fn full_run(deaf: Option<Deaf>) -> Run {
     let mut run = Run::new();
     if let Some(deaf) = deaf {
@@ -270,6 +287,9 @@ fn full_run(deaf: Option<Deaf>) -> Run {
     }
     run.flush();
     run.append(1);
+    run.expire();
+    run.append(2);
+    run.flush();
     run
 }
 
@@ -391,7 +411,9 @@ fn a_topic_created_anew_does_not_inherit_the_checkpoints_of_the_old_one() {
         let mut log = open_with(dir.path(), &config);
         append(&mut log, batch(50, 1, NOW));
         log.flush().unwrap();
-        log.increment_log_start_offset(40).unwrap();
+        log.increment_log_start_offset(40, StartOffsetReason::ClientRecordDeletion)
+            .unwrap();
+        log.delete_segments_below_start().unwrap();
         checkpoint(&log);
         log.rename_for_delete().unwrap();
         let mut log_dir = log.log_dir().clone();

@@ -127,7 +127,8 @@ fn a_log_that_begins_within_a_batch_begins_there_afterwards() {
         for _ in 0..10 {
             append(log, batch(10, 100, NOW));
         }
-        log.increment_log_start_offset(35).unwrap();
+        log.increment_log_start_offset(35, StartOffsetReason::ClientRecordDeletion)
+            .unwrap();
     });
     assert_eq!(moved.check_replaced().log_start_offset(), 35);
 }
@@ -141,7 +142,10 @@ fn records_deleted_while_they_are_copied_restart_the_copy() {
     for _ in 0..10 {
         append(&mut moved.current, batch(10, 100, NOW));
     }
-    moved.current.increment_log_start_offset(100).unwrap();
+    moved
+        .current
+        .increment_log_start_offset(100, StartOffsetReason::ClientRecordDeletion)
+        .unwrap();
     moved.check_replaced();
 }
 

@@ -7,6 +7,7 @@ mod future;
 mod model;
 mod producers;
 mod recovery;
+mod retention;
 mod scrub;
 mod segments;
 mod transactions;

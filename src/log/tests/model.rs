@@ -94,7 +94,12 @@ impl Fixture {
             }
             Step::Start(pick) => {
                 let start = self.boundary(*pick);
-                self.log().increment_log_start_offset(start).unwrap();
+                let log = self.log();
+                log.increment_log_start_offset(start, StartOffsetReason::ClientRecordDeletion)
+                    .unwrap();
+                if pick % 2 == 0 {
+                    log.delete_segments_below_start().unwrap();
+                }
                 checkpoint(self.log());
                 self.model.start = self.model.start.max(start);
                 let start = self.model.start;

@@ -265,7 +265,9 @@ fn deleted_segments_take_their_index_along() {
         account.end(id, false);
     }
     let before = txn_indexes(dir.path()).len();
-    account.log.increment_log_start_offset(31).unwrap();
+    let reason = StartOffsetReason::ClientRecordDeletion;
+    account.log.increment_log_start_offset(31, reason).unwrap();
+    account.log.delete_segments_below_start().unwrap();
     assert!(txn_indexes(dir.path()).len() < before);
     account.aborted.retain(|txn| txn.last_offset >= 31);
     let found = account.log.aborted_transactions(31, 60).unwrap();

@@ -1,6 +1,7 @@
 //! Whole cleanings of a log.
 
 use super::*;
+use crate::log::StartOffsetReason;
 
 /// Small segments: two batches of one record each.
 fn small() -> Arc<TopicConfig> {
@@ -282,7 +283,9 @@ fn retention_ends_a_cleaning() {
     let mut cleaning = log.begin_cleaning(range, SETTINGS, NOW).unwrap();
     cleaning.build_map(1, &mut |_| true).unwrap();
     let group = cleaning.clean_group(&mut |_| true).unwrap().unwrap();
-    log.increment_log_start_offset(5).unwrap();
+    log.increment_log_start_offset(5, StartOffsetReason::ClientRecordDeletion)
+        .unwrap();
+    log.delete_segments_below_start().unwrap();
     assert!(!log.replace_segments(&cleaning, group).unwrap());
     assert!(leftovers(dir.path()).is_empty());
 }
