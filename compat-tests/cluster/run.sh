@@ -39,6 +39,8 @@ for id in 1 2 3; do
     says "metadata-quorum: replication, asked at node $id" $'^1 .*(Leader|Follower)\n^2 .*(Leader|Follower)\n^3 .*(Leader|Follower)' \
         at "$id" metadata-quorum describe --replication
 done
+says "metadata-quorum: at the controllers" 'LeaderId: +[123]' \
+    ktool metadata-quorum --bootstrap-controller "127.0.0.1:${NODE_CONTROLLER_PORT[1]}" describe --status
 says "cluster: one id on all nodes" "Cluster ID: $(sed -n 's/^cluster.id=//p' "${NODE_DIR[1]}/data/meta.properties")" \
     ktool cluster cluster-id --bootstrap-server "127.0.0.1:${NODE_PORT[2]}"
 says "features: finalized on all nodes" 'metadata.version.*FinalizedVersionLevel: 4' at 3 features describe

@@ -1,5 +1,6 @@
 //! `ottla storage`: what kafka-storage does of `format`, `info` and `random-uuid`, with its flags, output and exit codes.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,12 +9,12 @@ use clap::{Args, Subcommand};
 
 use super::{EXIT_FAILURE, config_failure};
 use crate::clock::{Clock, date_text};
-use crate::config::Config;
+use crate::config::{Config, parse_voter};
 use crate::controller::bootstrap_records;
 use crate::log::{LogDir, MetaProperties};
 use crate::protocol::metadata_records::MetadataRecord;
-use crate::quorum;
-use crate::types::{Uuid, random_uuid, uuid_from_base64, uuid_to_base64};
+use crate::quorum::{self, VoterEndpoint, VoterNode, own_voter};
+use crate::types::{BrokerId, Uuid, random_uuid, uuid_from_base64, uuid_to_base64};
 
 /// The metadata version that a new cluster gets.
 const RELEASE: &str = "4.3-IV0";
@@ -47,8 +48,11 @@ pub(super) struct FormatArgs {
     #[arg(short = 'r', long)]
     release_version: Option<String>,
     /// Initialize a single-node quorum.
-    #[arg(short = 's', long, conflicts_with = "no_initial_controllers")]
+    #[arg(short = 's', long, conflicts_with_all = ["no_initial_controllers", "initial_controllers"])]
     standalone: bool,
+    /// The initial controllers, as a comma-separated list of id@hostname:port:directory.
+    #[arg(short = 'I', long, conflicts_with = "no_initial_controllers")]
+    initial_controllers: Option<String>,
     /// Initialize a server without specifying any initial controllers.
     #[arg(short = 'N', long)]
     no_initial_controllers: bool,
@@ -138,10 +142,15 @@ fn format(config: &Config, args: &FormatArgs) -> Result<ExitCode, String> {
     if config.is_controller()
         && config.controller_quorum_voters.is_empty()
         && !args.standalone
+        && args.initial_controllers.is_none()
         && !args.no_initial_controllers
     {
-        return Err("Because controller.quorum.voters is not set on this controller, you must specify one of the following: --standalone or --no-initial-controllers.".to_owned());
+        return Err("Because controller.quorum.voters is not set on this controller, you must specify one of the following: --standalone, --initial-controllers, or --no-initial-controllers.".to_owned());
     }
+    let initial = match &args.initial_controllers {
+        Some(text) => Some(initial_controllers(config, text)?),
+        None => None,
+    };
     let mut new = Vec::new();
     for dir in config.all_log_dirs() {
         match MetaProperties::read(&dir).map_err(|error| error.to_string())? {
@@ -166,7 +175,8 @@ fn format(config: &Config, args: &FormatArgs) -> Result<ExitCode, String> {
         println!("All of the log directories are already formatted.");
     }
     for dir in new {
-        let what = match (dir == config.metadata_log_dir, args.standalone) {
+        let is_metadata = dir == config.metadata_log_dir;
+        let what = match (is_metadata, args.standalone || initial.is_some()) {
             (true, true) => "dynamic metadata voter directory",
             (true, false) => "metadata directory",
             (false, _) => "data directory",
@@ -175,20 +185,62 @@ fn format(config: &Config, args: &FormatArgs) -> Result<ExitCode, String> {
             "Formatting {what} {} with metadata.version {RELEASE}.",
             dir.display()
         );
-        format_dir(&dir, config, &cluster_id, args.standalone)?;
+        let listed = initial.as_ref().filter(|_| is_metadata);
+        let directory_id = listed
+            .and_then(|voters| Some(voters.get(&config.node_id)?.directory_id))
+            .unwrap_or_else(directory_id);
+        let alone = || BTreeMap::from([(config.node_id, own_voter(config, directory_id))]);
+        let voters = listed
+            .cloned()
+            .or_else(|| (args.standalone && is_metadata).then(alone));
+        format_dir(&dir, config, &cluster_id, directory_id, voters.as_ref())?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Gives the directory its owner, the features of a new cluster and, with `standalone`, its only voter.
+/// Parses `id@host:port:directory,...`, in which this node must be (`DynamicVoters`).
+fn initial_controllers(
+    config: &Config,
+    text: &str,
+) -> Result<BTreeMap<BrokerId, VoterNode>, String> {
+    let mut voters = BTreeMap::new();
+    let name = config.controller_listener_names.first();
+    for one in text.split(',').map(str::trim) {
+        let malformed = || format!("{one} is not id@hostname:port:directory");
+        let (address, directory) = one.rsplit_once(':').ok_or_else(malformed)?;
+        let directory_id = uuid_from_base64(directory).ok_or_else(malformed)?;
+        let (id, host, port) = parse_voter(address).ok_or_else(malformed)?;
+        let endpoint = VoterEndpoint {
+            name: name.cloned().unwrap_or_default(),
+            host,
+            port,
+        };
+        let node = VoterNode {
+            directory_id,
+            endpoints: vec![endpoint],
+        };
+        if voters.insert(id, node).is_some() {
+            return Err(format!("Initial controllers name node {id} twice."));
+        }
+    }
+    if voters.contains_key(&config.node_id) {
+        return Ok(voters);
+    }
+    Err(format!(
+        "Initial controllers do not have node {}, which is being formatted.",
+        config.node_id
+    ))
+}
+
+/// Gives the directory its owner, the features of a new cluster and, if there are any, the voters of its first quorum.
 fn format_dir(
     dir: &Path,
     config: &Config,
     cluster_id: &str,
-    standalone: bool,
+    directory_id: Uuid,
+    voters: Option<&BTreeMap<BrokerId, VoterNode>>,
 ) -> Result<(), String> {
     let now_ms = Clock::system().wall_ms();
-    let directory_id = directory_id();
     let meta = MetaProperties {
         cluster_id: cluster_id.to_owned(),
         node_id: config.node_id,
@@ -201,8 +253,8 @@ fn format_dir(
         .filter(|record| matches!(record, MetadataRecord::FeatureLevel(_)))
         .collect();
     quorum::write_bootstrap(dir, &features, now_ms).map_err(failed)?;
-    if standalone && dir == config.metadata_log_dir {
-        quorum::write_standalone_voter(dir, config, directory_id, now_ms).map_err(failed)?;
+    if let Some(voters) = voters {
+        quorum::write_voters(dir, voters, now_ms).map_err(failed)?;
     }
     // Last: it is what makes the directory a formatted one.
     log_dir

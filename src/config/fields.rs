@@ -362,7 +362,7 @@ impl Config {
 }
 
 /// One `id@host:port`; the host may be an IPv6 address in brackets.
-pub(super) fn parse_voter(text: &str) -> Option<(i32, String, u16)> {
+pub fn parse_voter(text: &str) -> Option<(i32, String, u16)> {
     let (id, address) = text.trim().split_once('@')?;
     let (host, port) = address.rsplit_once(':')?;
     let host = host

@@ -350,6 +350,19 @@ impl Handle {
         result.await.unwrap_or_else(failed)
     }
 
+    /// The leader's answer to what concerns the quorum itself, if another node leads; `None` where this node answers, because
+    /// it leads or because nobody can be asked.
+    pub async fn ask_quorum<R: Request>(
+        &self,
+        version: i16,
+        request: &R,
+        timeout: Duration,
+    ) -> Option<R::Response> {
+        let remote = self.remote.as_ref()?;
+        let leader = remote.leader()?;
+        remote.call(leader, version, request, timeout).await.ok()
+    }
+
     /// Has `request` decided by whoever is the active controller. An answer that nobody is does not count while there is
     /// time: it means that leadership moves.
     async fn ask<R>(

@@ -8,12 +8,10 @@ use std::path::Path;
 
 use super::checkpoint;
 use super::control;
-use super::start::controller_endpoints;
 use super::types::{Membership, VoterNode, raft_id};
-use crate::config::Config;
 use crate::protocol::batch::BatchBuilder;
 use crate::protocol::metadata_records::{MetadataRecord, encode_record};
-use crate::types::{CLUSTER_METADATA_TOPIC, Offset, TimestampMs, Uuid};
+use crate::types::{BrokerId, CLUSTER_METADATA_TOPIC, Offset, TimestampMs};
 
 const BOOTSTRAP: &str = "bootstrap.checkpoint";
 
@@ -43,21 +41,19 @@ pub fn write_bootstrap(
     fs::rename(part, dir.join(BOOTSTRAP))
 }
 
-/// Writes the checkpoint that makes this node the only voter of a new quorum (`--standalone`).
-pub fn write_standalone_voter(
+/// Writes the checkpoint with the first voters of a new quorum (`--standalone`, `--initial-controllers`).
+pub fn write_voters(
     metadata_log_dir: &Path,
-    config: &Config,
-    directory_id: Uuid,
+    voters: &BTreeMap<BrokerId, VoterNode>,
     now_ms: TimestampMs,
 ) -> io::Result<()> {
     let dir = metadata_log_dir.join(format!("{CLUSTER_METADATA_TOPIC}-0"));
     fs::create_dir_all(&dir)?;
-    let id = raft_id(config.node_id);
-    let node = VoterNode {
-        directory_id,
-        endpoints: controller_endpoints(config),
-    };
-    let membership = Membership::new(vec![[id].into()], BTreeMap::from([(id, node)]))
+    let nodes: BTreeMap<u64, VoterNode> = voters
+        .iter()
+        .map(|(id, node)| (raft_id(*id), node.clone()))
+        .collect();
+    let membership = Membership::new(vec![nodes.keys().copied().collect()], nodes)
         .map_err(|error| io::Error::other(error.to_string()))?;
     let part = checkpoint::write_part(&dir, (0, 0), now_ms, &membership, &[])?;
     fs::rename(part, dir.join(checkpoint::file_name(0, 0)))

@@ -23,9 +23,10 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use bootstrap::{write_bootstrap, write_standalone_voter};
+pub use bootstrap::{write_bootstrap, write_voters};
 pub use meta_log::{MetaLogParams, OpenraftMetaLog, QuorumError};
 pub use network::{NoTransport, RaftRequest, RaftResponse, Transport, TransportError};
+pub use start::own_voter;
 pub use state_machine::CheckpointFile;
 pub use transport::{RAFT_API_KEY, RpcTransport};
 pub use types::{AppliedEntry, Proposal, TypeConfig, VoterEndpoint, VoterNode};

@@ -56,11 +56,16 @@ fn first_voters(
         let voters = addresses.iter().map(|(id, at)| (*id, voter(at)));
         return Ok(voters.collect());
     }
-    let own = VoterNode {
-        directory_id: log_dir.directory_id().unwrap_or(Uuid::nil()),
-        endpoints: controller_endpoints(config),
-    };
+    let own = own_voter(config, log_dir.directory_id().unwrap_or(Uuid::nil()));
     Ok(BTreeMap::from([(config.node_id, own)]))
+}
+
+/// This node as a voter.
+pub fn own_voter(config: &Config, directory_id: Uuid) -> VoterNode {
+    VoterNode {
+        directory_id,
+        endpoints: controller_endpoints(config),
+    }
 }
 
 /// `controller.quorum.voters`, a list of `id@host:port`. The configuration has checked its form.
@@ -76,7 +81,7 @@ fn static_voters(config: &Config) -> BTreeMap<BrokerId, VoterEndpoint> {
         .collect()
 }
 
-pub(super) fn controller_endpoints(config: &Config) -> Vec<VoterEndpoint> {
+fn controller_endpoints(config: &Config) -> Vec<VoterEndpoint> {
     let advertised = config.advertised_listeners.iter();
     advertised
         .chain(&config.listeners)

@@ -18,6 +18,9 @@ pub fn handle(
     context: &RequestContext,
     request: DescribeClusterRequest,
 ) -> DescribeClusterResponse {
+    if context.connection.is_controller {
+        return describe_controllers(context, &request);
+    }
     match request.endpoint_type {
         BROKERS => {}
         CONTROLLERS => return refuse(ErrorCode::MismatchedEndpointType),
@@ -50,6 +53,37 @@ pub fn handle(
             WireBrokerId(-1)
         })
         .with_brokers(brokers);
+    if request.include_cluster_authorized_operations {
+        response.cluster_authorized_operations = CLUSTER_OPERATIONS;
+    }
+    response
+}
+
+/// What a controller's own listener shows: the voters (KIP-919).
+fn describe_controllers(
+    context: &RequestContext,
+    request: &DescribeClusterRequest,
+) -> DescribeClusterResponse {
+    match request.endpoint_type {
+        CONTROLLERS => {}
+        BROKERS => return refuse(ErrorCode::MismatchedEndpointType),
+        _ => return refuse(ErrorCode::UnsupportedEndpointType),
+    }
+    let quorum = &context.services.quorum;
+    let info = quorum.describe();
+    let voters = info.voters.iter().filter_map(|voter| {
+        let endpoint = quorum.endpoint(voter.replica_id)?;
+        let shown = DescribeClusterBroker::default()
+            .with_broker_id(WireBrokerId(voter.replica_id))
+            .with_host(text(&endpoint.host))
+            .with_port(i32::from(endpoint.port));
+        Some(shown)
+    });
+    let mut response = DescribeClusterResponse::default()
+        .with_endpoint_type(CONTROLLERS)
+        .with_cluster_id(text(&context.services.cluster_id))
+        .with_controller_id(WireBrokerId(info.leader_id))
+        .with_brokers(voters.collect());
     if request.include_cluster_authorized_operations {
         response.cluster_authorized_operations = CLUSTER_OPERATIONS;
     }

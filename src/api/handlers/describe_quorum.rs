@@ -1,6 +1,8 @@
 //! DescribeQuorum (key 55), v0-2. The state of the controller quorum (KIP-595).
 //! Versions: v1 fetch and caught-up times (KIP-836) - v2 directory ids, nodes and error messages (KIP-853).
 
+use std::time::Duration;
+
 use kafka_protocol::messages::describe_quorum_response::{
     Listener, Node, PartitionData, ReplicaState as WireReplicaState, TopicData,
 };
@@ -15,7 +17,13 @@ use crate::protocol::ErrorCode;
 use crate::quorum::{QuorumInfo, ReplicaState};
 use crate::types::{BrokerId, CLUSTER_METADATA_TOPIC, TimestampMs};
 
-pub fn handle(context: &RequestContext, request: DescribeQuorumRequest) -> DescribeQuorumResponse {
+/// How long the leader may take.
+const TIMEOUT: Duration = Duration::from_secs(4);
+
+pub async fn handle(
+    context: RequestContext,
+    request: DescribeQuorumRequest,
+) -> DescribeQuorumResponse {
     let asks_for_quorum = match &request.topics[..] {
         [topic] => {
             let is_first = topic.partitions.len() == 1 && topic.partitions[0].partition_index == 0;
@@ -26,10 +34,16 @@ pub fn handle(context: &RequestContext, request: DescribeQuorumRequest) -> Descr
     if !asks_for_quorum {
         return refuse(context.version, request);
     }
+    let controller = context.controller();
+    let elsewhere = controller.ask_quorum(context.version, &request, TIMEOUT);
+    if let Some(response) = elsewhere.await {
+        return response;
+    }
     let info = context.services.quorum.describe();
     let version = context.version;
     let now_ms = context.services.clock.wall_ms();
-    let is_known = info.leader_id >= 0;
+    // Only the leader knows how far the others are.
+    let is_known = info.leader_id == context.services.config().node_id;
     let state = |replica: &ReplicaState| replica_state(version, &info, replica, now_ms);
     let mut partition = PartitionData::default().with_partition_index(0);
     if is_known {
@@ -52,7 +66,7 @@ pub fn handle(context: &RequestContext, request: DescribeQuorumRequest) -> Descr
     let nodes = info
         .voters
         .iter()
-        .map(|voter| node(context, voter.replica_id));
+        .map(|voter| node(&context, voter.replica_id));
     response.with_nodes(nodes.collect())
 }
 
@@ -120,7 +134,11 @@ fn node(context: &RequestContext, id: BrokerId) -> Node {
             let listeners = endpoints.map(|e| listener(&e.listener_name, &e.host, e.port));
             listeners.collect()
         }
-        None => Vec::new(),
+        None => {
+            let endpoint = context.services.quorum.endpoint(id).into_iter();
+            let listeners = endpoint.map(|e| listener(&e.name, &e.host, e.port));
+            listeners.collect()
+        }
     };
     Node::default()
         .with_node_id(WireBrokerId(id))
