@@ -14,8 +14,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tracing::error;
 
-use super::waiters::Committed;
-use super::{Effects, Inner, IsrProposal, Partition, PartitionState};
+use super::waiters::{Committed, refused};
+use super::{Effects, Inner, IsrProposal, Partition, PartitionState, online};
 use crate::log::{FlushJob, Log};
 use crate::protocol::ErrorCode;
 use crate::types::Offset;
@@ -131,13 +131,15 @@ impl Partition {
     /// durable.
     pub fn wait_durable(&self, offset: Offset) -> Option<oneshot::Receiver<Committed>> {
         let mut inner = self.lock();
-        let log = inner.log.as_ref()?;
-        // Behind a failed flush nobody would ever answer.
-        if log.log_dir().is_offline() {
-            let (sender, receiver) = oneshot::channel();
-            let _ = sender.send(Err(ErrorCode::KafkaStorageError.into()));
-            return Some(receiver);
-        }
+        let log = match online(&mut inner.log) {
+            // Behind a failed flush nobody would ever answer.
+            Ok(log) if log.log_dir().is_offline() => {
+                return Some(refused(ErrorCode::KafkaStorageError.into()));
+            }
+            Ok(log) => log,
+            // Taken away since the append, with who waited then: nobody knows what became of the record.
+            Err(reason) => return Some(refused(reason)),
+        };
         let waits = log.messages_flush_due() && log.recovery_point() < offset;
         waits.then(|| inner.waiters.wait_durable(offset))
     }

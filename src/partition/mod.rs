@@ -278,10 +278,21 @@ impl Partition {
         }
     }
 
-    /// `None` if the high watermark is at `offset` already, else what resolves when it is.
+    /// `None` if the high watermark is at `offset` already, else what resolves when it is. Where it never will be (the log was
+    /// taken away or the leadership lost since the append) that is said at once.
     pub fn wait_high_watermark(&self, offset: Offset) -> Option<oneshot::Receiver<Committed>> {
         let mut inner = self.lock();
-        (inner.state.high_watermark() < offset).then(|| inner.waiters.wait_for(offset))
+        if inner.state.high_watermark() >= offset {
+            return None;
+        }
+        let lost = match online(&mut inner.log) {
+            Ok(_) => inner.state.check_leader(NO_LEADER_EPOCH).err(),
+            Err(reason) => Some(reason),
+        };
+        Some(match lost {
+            Some(reason) => waiters::refused(reason),
+            None => inner.waiters.wait_for(offset),
+        })
     }
 
     /// The high watermark as it moves, for coordinators.

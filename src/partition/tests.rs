@@ -177,6 +177,24 @@ async fn a_failed_sync_answers_with_an_error_and_is_not_tried_again() {
     assert!(LogDir::open(fixture.dir.path()).is_err(), "still locked");
 }
 
+/// Between an append and its wait a log may go (its directory failed, its topic was deleted). Whoever comes then must neither
+/// wait for ever nor be told that the record is safe.
+#[tokio::test]
+async fn a_wait_for_a_log_that_was_taken_is_refused() {
+    let fixture = Fixture::new(|c| c.flush_messages = 1);
+    // As if a flush were under way that takes its time.
+    fixture.partition.lock().flush.set_running(true);
+    let end = fixture.append().unwrap().last_offset + 1;
+    fixture.partition.take_log(ErrorCode::KafkaStorageError);
+    for waiting in [
+        fixture.partition.wait_durable(end),
+        fixture.partition.wait_high_watermark(end),
+    ] {
+        let answer = waiting.expect("not durable").await.unwrap();
+        assert_eq!(answer.unwrap_err().code, ErrorCode::KafkaStorageError);
+    }
+}
+
 #[tokio::test]
 async fn flush_messages_counts_records_and_changes_live() {
     let fixture = Fixture::new(|c| c.flush_messages = 3);

@@ -55,6 +55,13 @@ impl FetchWait {
 /// Result of waiting for the high watermark.
 pub type Committed = Result<(), Error>;
 
+/// For somebody who comes too late to be told.
+pub fn refused(error: Error) -> oneshot::Receiver<Committed> {
+    let (sender, receiver) = oneshot::channel();
+    let _ = sender.send(Err(error));
+    receiver
+}
+
 /// Waiters of one partition, owned by its lock.
 #[derive(Debug, Default)]
 pub struct Waiters {
