@@ -47,7 +47,9 @@ fn delete_before(
     if is_internal_topic(topic) {
         return Err(ErrorCode::InvalidTopicException.into());
     }
-    if !partition.config().cleanup_policy.delete {
+    let policy = partition.config().cleanup_policy;
+    // The empty policy keeps records until somebody deletes them (KIP-1161).
+    if policy.compact && !policy.delete {
         return Err(ErrorCode::PolicyViolation.into());
     }
     partition.delete_records_before(offset)
