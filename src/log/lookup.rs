@@ -38,7 +38,7 @@ impl Log {
                 continue;
             }
             let found = self
-                .search_segment(&candidate, timestamp)
+                .search_segment(&candidate, timestamp, self.log_start_offset)
                 .map_err(|e| self.lookup_error(&candidate, e))?;
             if found.is_some() {
                 return Ok(found.filter(|found| found.offset < max_offset));
@@ -47,7 +47,8 @@ impl Log {
         Ok(None)
     }
 
-    /// The first record with the largest timestamp (ListOffsets -3); `None` in an empty log.
+    /// The first record with the largest timestamp (ListOffsets -3); `None` in an empty log. As in Kafka it may be below the
+    /// log start offset, while its segment is still there.
     pub fn offset_of_max_timestamp(&self) -> Result<Option<TimestampAndOffset>, StorageError> {
         self.check_open()?;
         let mut best: Option<Candidate> = None;
@@ -60,7 +61,7 @@ impl Log {
         let Some(best) = best else {
             return Ok(None);
         };
-        self.search_segment(&best, best.largest.timestamp)
+        self.search_segment(&best, best.largest.timestamp, best.base_offset)
             .map_err(|e| self.lookup_error(&best, e))
     }
 
@@ -97,7 +98,12 @@ impl Log {
     }
 
     /// Where to begin: the last time index entry below the timestamp leads to an offset, the offset index to a position.
-    fn search_from(&self, candidate: &Candidate, timestamp: TimestampMs) -> io::Result<u64> {
+    fn search_from(
+        &self,
+        candidate: &Candidate,
+        timestamp: TimestampMs,
+        min_offset: Offset,
+    ) -> io::Result<u64> {
         let base = candidate.base_offset;
         // The entry may be of the very batch that has the timestamp: one below it cannot be behind the first such record.
         let below = timestamp.saturating_sub(1);
@@ -105,12 +111,12 @@ impl Log {
         if candidate.is_active {
             let indexes = self.active.indexes(&self.path)?;
             hint = indexes.lookup_time(below).offset;
-            position = indexes.position_of(hint.max(self.log_start_offset));
+            position = indexes.position_of(hint.max(min_offset));
         } else {
             let time_index = segment_file(&self.path, base, TIME_INDEX);
             hint = lookup_time_in_file(&time_index, base, below)?.offset;
             let index = segment_file(&self.path, base, INDEX);
-            position = position_in_file(&index, base, hint.max(self.log_start_offset))?;
+            position = position_in_file(&index, base, hint.max(min_offset))?;
         }
         Ok(position)
     }
@@ -119,6 +125,7 @@ impl Log {
         &self,
         candidate: &Candidate,
         timestamp: TimestampMs,
+        min_offset: Offset,
     ) -> io::Result<Option<TimestampAndOffset>> {
         let opened;
         let file = if candidate.is_active {
@@ -127,14 +134,14 @@ impl Log {
             opened = File::open(segment_file(&self.path, candidate.base_offset, LOG))?;
             &opened
         };
-        let from = self.search_from(candidate, timestamp)?;
+        let from = self.search_from(candidate, timestamp, min_offset)?;
         let mut scanner = BatchScanner::new(file, from, candidate.size, CHUNK);
         while let Some(batch) = scanner.next_header()? {
-            let ends_below = batch.header.last_offset() < self.log_start_offset;
+            let ends_below = batch.header.last_offset() < min_offset;
             if batch.header.max_timestamp < timestamp || ends_below {
                 continue;
             }
-            if let Some(found) = self.search_batch(&mut scanner, &batch, timestamp)? {
+            if let Some(found) = Self::search_batch(&mut scanner, &batch, timestamp, min_offset)? {
                 return Ok(Some(found));
             }
         }
@@ -143,7 +150,8 @@ impl Log {
             let mut scanner = BatchScanner::new(file, 0, candidate.size, CHUNK);
             while let Some(batch) = scanner.next_header()? {
                 if batch.header.max_timestamp >= timestamp
-                    && let Some(found) = self.search_batch(&mut scanner, &batch, timestamp)?
+                    && let Some(found) =
+                        Self::search_batch(&mut scanner, &batch, timestamp, min_offset)?
                 {
                     return Ok(Some(found));
                 }
@@ -154,10 +162,10 @@ impl Log {
 
     /// The first record of a batch that fits. A batch that cannot be read holds none.
     fn search_batch(
-        &self,
         scanner: &mut BatchScanner<'_>,
         batch: &BatchAt,
         timestamp: TimestampMs,
+        min_offset: Offset,
     ) -> io::Result<Option<TimestampAndOffset>> {
         let header = batch.header;
         let bytes = scanner.batch_bytes(batch)?;
@@ -171,7 +179,7 @@ impl Log {
             let offset = header
                 .base_offset
                 .wrapping_add(i64::from(view.offset_delta));
-            if record_timestamp >= timestamp && offset >= self.log_start_offset {
+            if record_timestamp >= timestamp && offset >= min_offset {
                 found = Some(TimestampAndOffset {
                     timestamp: record_timestamp,
                     offset,

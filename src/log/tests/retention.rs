@@ -149,6 +149,19 @@ fn a_step_is_bounded_and_changed_configs_count_at_once() {
     assert_eq!(log.log_start_offset(), 40);
 }
 
+/// Seen with Apache Kafka 4.3.1: after DeleteRecords up to the end, ListOffsets -3 still names a record that is gone.
+#[test]
+fn the_largest_timestamp_is_found_below_the_log_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = log_with(dir.path(), &[NOW, NOW - 1, NOW - 2], |_| {});
+    let end = log.next_offset();
+    log.increment_log_start_offset(end, StartOffsetReason::ClientRecordDeletion)
+        .unwrap();
+    let found = log.offset_of_max_timestamp().unwrap().unwrap();
+    assert_eq!((found.offset, found.timestamp), (1, NOW));
+    assert_eq!(log.offset_for_timestamp(0, end).unwrap(), None);
+}
+
 #[test]
 fn what_delete_records_left_goes_with_the_next_check() {
     let dir = tempfile::tempdir().unwrap();
