@@ -111,7 +111,9 @@ impl PartitionState {
             return Transition::Stale;
         }
         self.see(now_ms);
-        let was_leader = self.is_leader();
+        // If epochs are missing in between, others may have led, and followers may have cut what they told us of: where
+        // Kafka goes by leadership alone, a stale end would count for the high watermark.
+        let goes_on = self.is_leader() && registration.leader_epoch - self.leader_epoch <= 1;
         let is_new_epoch = registration.leader_epoch > self.leader_epoch;
         // The answer to our own AlterPartition told this registration already; another one may be in flight.
         let is_news = registration.partition_epoch > self.partition_epoch;
@@ -133,7 +135,7 @@ impl PartitionState {
             self.leader_epoch_start = Some(next_offset);
             for remote in &mut self.remotes {
                 let in_isr = registration.isr.contains(&remote.id);
-                remote.reset(next_offset, !was_leader, in_isr, self.now_ms);
+                remote.reset(next_offset, !goes_on, in_isr, self.now_ms);
             }
         }
         self.advance_high_watermark(next_offset);

@@ -74,8 +74,10 @@ struct WaitingProduce {
 }
 
 impl Broker {
-    pub fn new(node: NodeId, incarnation: Uuid, previous_epoch: i64) -> Self {
+    /// `process` tells the node's processes apart: answers to one do not reach the next.
+    pub fn new(node: NodeId, process: u64, incarnation: Uuid, previous_epoch: i64) -> Self {
         Self {
+            requests: process << 32,
             incarnation,
             previous_epoch,
             controller: node,
@@ -467,6 +469,14 @@ impl World {
                         response.broker_epoch
                     ));
                 }
+            }
+            ControllerAnswer::Heartbeat(response)
+                if response.error_code == ErrorCode::StaleBrokerEpoch.code() =>
+            {
+                // A late registration of the process before this one took its place: register again, as one that may
+                // have lost something.
+                broker.epoch = None;
+                broker.previous_epoch = -1;
             }
             ControllerAnswer::Heartbeat(response) => {
                 let stops = broker.leaving_since_ms.is_some();

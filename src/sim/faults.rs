@@ -114,7 +114,9 @@ impl World {
             return;
         }
         if self.end_process(node) {
-            self.nodes.get_mut(&node).expect("all exist").is_recovering = true;
+            let disk = self.nodes.get_mut(&node).expect("all exist");
+            disk.is_recovering = true;
+            disk.is_unregistered = true;
             let delay_ms = 20 + self.rng.below(600) as i64;
             self.schedule(delay_ms, Event::Restart(node));
         }

@@ -78,8 +78,8 @@ pub struct Node {
     pub is_recovering: bool,
     /// A power failure took records that are not all back.
     pub lost_records: bool,
-    /// The controller has yet to hear of it.
-    pub lost_unregistered: bool,
+    /// The controller has yet to hear of the crash.
+    pub is_unregistered: bool,
 }
 
 struct Scheduled {
@@ -507,7 +507,6 @@ impl World {
                 ));
                 self.log_mut(node, index).lose_unsynced(lost);
                 self.node_mut(node).lost_records = true;
-                self.node_mut(node).lost_unregistered = true;
             }
         }
     }
@@ -529,7 +528,7 @@ impl World {
         let previous_epoch = disk.clean_shutdown_epoch.take().unwrap_or(-1);
         disk.process = Some(Process {
             number: disk.processes,
-            broker: Broker::new(node, incarnation, previous_epoch),
+            broker: Broker::new(node, disk.processes, incarnation, previous_epoch),
             controller: None,
         });
         self.note(format_args!(
@@ -538,16 +537,16 @@ impl World {
         self.start_broker_timers(node);
     }
 
-    /// The controller knows of the node's new process: what it lost is no secret any more.
+    /// The controller knows of the node's new process: that it crashed is no secret any more.
     pub fn registration_committed(&mut self, node: NodeId) {
-        self.node_mut(node).lost_unregistered = false;
+        self.node_mut(node).is_unregistered = false;
     }
 
     /// Everybody who may become leader has everything, except who just lost it and could not tell yet.
     pub fn check_candidates(&mut self, index: PartitionIndex) -> Checked {
         for node in self.oracle.candidates(index) {
             let disk = &self.nodes[&node];
-            if !disk.lost_unregistered {
+            if !(disk.lost_records && disk.is_unregistered) {
                 self.oracle.candidate(index, node, disk.logs.get(&index))?;
             }
         }
@@ -559,7 +558,7 @@ impl World {
     fn find_healed(&mut self) {
         for node in NODES {
             let disk = &self.nodes[&node];
-            if !disk.is_recovering || disk.lost_unregistered || disk.process.is_none() {
+            if !disk.is_recovering || disk.is_unregistered || disk.process.is_none() {
                 continue;
             }
             let is_in_sync = |topic: &TopicImage| {

@@ -417,6 +417,22 @@ fn leader_that_stays_keeps_what_followers_told() {
     assert_eq!(cluster.state.remotes()[0].log_end_offset, 90);
 }
 
+/// Found by the simulator: between two epochs of one leader, of which it saw no other in between, a follower had followed
+/// another leader and cut its log.
+#[test]
+fn leader_that_missed_epochs_forgets_its_followers() {
+    let mut cluster = Cluster::led(&[1, 2, 3], 28, 27, 2);
+    cluster.fetch(2, 28);
+    cluster.registration = registration(1, 7, 11, &[1, 2]);
+    assert_eq!(
+        cluster.register(),
+        Transition::Leader { is_new_epoch: true }
+    );
+    assert_eq!(cluster.state.high_watermark(), 27, "2 may have cut");
+    cluster.fetch(2, 28);
+    assert_eq!(cluster.state.high_watermark(), 28);
+}
+
 #[test]
 fn offsets_are_not_available_until_the_epoch_start_is_committed() {
     // KIP-207
