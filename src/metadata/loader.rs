@@ -18,7 +18,7 @@ use super::image::MetadataImage;
 use super::images::{Images, Publisher};
 use crate::protocol::metadata_records::MetadataRecord;
 use crate::quorum::{Committed, LeaderAndEpoch, MetaLog};
-use crate::types::{LeaderEpoch, Offset, TimestampMs};
+use crate::types::{BrokerId, LeaderEpoch, Offset, TimestampMs, Uuid};
 
 /// Changes of more partitions than these are published aside from the runtime's threads.
 const PARTITIONS_INLINE_MAX: usize = 32;
@@ -33,6 +33,9 @@ pub struct LoaderParams {
     /// Called in this order for every update.
     pub publishers: Vec<Arc<dyn Publisher>>,
     pub snapshots: SnapshotPolicy,
+    /// Publishers hear nothing before this process is registered: until then the metadata speaks of the process that had
+    /// the broker's id before, and what that one led, this one may have lost (KIP-966). `None` does not wait.
+    pub registers_as: Option<(BrokerId, Uuid)>,
     /// Ends the loader.
     pub shutdown: CancellationToken,
 }
@@ -193,7 +196,8 @@ impl Loader {
         );
     }
 
-    /// Hands the image and the gathered changes to everybody, except before the start's catching up is complete.
+    /// Hands the image and the gathered changes to everybody, except before the start's catching up is complete, and the
+    /// first time not before the broker is registered.
     fn publish(&mut self) {
         if !self.caught_up {
             let leader_known = self.params.log.leader().borrow().leader_id.is_some();
@@ -208,11 +212,21 @@ impl Loader {
             return;
         }
         self.params.images.set_loaded(&image);
+        if self.delta.initial && !self.is_registered() {
+            return;
+        }
         let delta = std::mem::take(&mut self.delta);
         if delta.initial || !delta.is_empty() {
             self.call_publishers(&delta, &image);
         }
         self.params.images.set_current(&image);
+    }
+
+    fn is_registered(&self) -> bool {
+        self.params.registers_as.is_none_or(|(id, incarnation)| {
+            let broker = self.image.cluster.broker(id);
+            broker.is_some_and(|broker| broker.incarnation_id == incarnation)
+        })
     }
 
     fn call_publishers(&self, delta: &MetadataDelta, image: &Arc<MetadataImage>) {

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::coordinator_log::{CoordinatorLog, GroupElections};
 use super::dynamic_config::DynamicConfig;
 use super::isr_channel::IsrChannel;
-use super::lifecycle::{Lifecycle, RegistrationRefused};
+use super::lifecycle::{self, Lifecycle, RegistrationRefused};
 use super::listener;
 use super::sockets::Sockets;
 use super::storage::{self, DirFailures};
@@ -29,7 +29,7 @@ use crate::metadata::{Images, Loader, LoaderParams, Publisher, SnapshotPolicy};
 use crate::metrics::Metrics;
 use crate::quorum::{MetaLog, OpenraftMetaLog, QuorumError};
 use crate::replica::{Fetchers, LogCleaner, LogScrubber, ReplicaManager, SessionCache};
-use crate::types::BrokerId;
+use crate::types::{BrokerId, random_uuid};
 
 /// Why the broker cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +118,7 @@ impl Broker {
             shutdown: shutdown.clone(),
         };
         let (services, cleaner, publishers) = parts.assemble(&cluster_id, controller);
+        let incarnation_id = random_uuid();
         Loader::start(LoaderParams {
             log: Arc::clone(&services.quorum),
             images: services.images.clone(),
@@ -126,6 +127,7 @@ impl Broker {
                 record_bytes_max: config.metadata_log_max_record_bytes_between_snapshots,
                 interval_ms: config.metadata_log_max_snapshot_interval_ms,
             },
+            registers_as: Some((config.node_id, incarnation_id)),
             shutdown: metadata_shutdown.clone(),
         });
         tokio::spawn(failures.clone().follow(Arc::clone(&services.replicas)));
@@ -136,7 +138,9 @@ impl Broker {
             |(endpoint, _): &(Endpoint, _)| config.is_controller_listener(&endpoint.listener_name);
         let (controllers, brokers) = listeners.into_iter().partition(is_controller);
         sockets.listen(controllers, true);
-        let lifecycle = Lifecycle::start(&config, &services, &cluster_id, failures.clone()).await?;
+        let registration = lifecycle::registration(&config, &services, &cluster_id, incarnation_id);
+        let lifecycle =
+            Lifecycle::start(&config, &services, registration, failures.clone()).await?;
         let broker = Self {
             services,
             quorum,

@@ -17,14 +17,14 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::storage::DirFailures;
 use crate::api::Services;
 use crate::config::Config;
 use crate::metadata::features::SUPPORTED_FEATURES;
 use crate::protocol::ErrorCode;
-use crate::types::{BrokerId, Uuid, random_uuid};
+use crate::types::{BrokerId, Uuid};
 
 /// Rest between attempts while the controller is not there or does not know us.
 const RETRY: Duration = Duration::from_millis(20);
@@ -52,7 +52,7 @@ pub struct Lifecycle {
 struct Session {
     services: Arc<Services>,
     broker_id: BrokerId,
-    broker_epoch: i64,
+    registration: Arc<BrokerRegistrationRequest>,
 }
 
 /// Why the broker was not let into the cluster.
@@ -65,17 +65,17 @@ impl Lifecycle {
     pub async fn start(
         config: &Config,
         services: &Arc<Services>,
-        cluster_id: &str,
+        registration: BrokerRegistrationRequest,
         failures: DirFailures,
     ) -> Result<Self, RegistrationRefused> {
-        let broker_epoch = register(config, services, cluster_id).await?;
-        services.replicas.set_broker_epoch(broker_epoch);
         let session = Session {
             services: Arc::clone(services),
             broker_id: config.node_id,
-            broker_epoch,
+            registration: Arc::new(registration),
         };
+        session.register(&session.registration).await?;
         session.wait_until_unfenced().await;
+        let broker_epoch = session.broker_epoch();
         info!(broker_epoch, "broker registered and unfenced");
         let stop = CancellationToken::new();
         let interval = Duration::from_millis(config.broker_heartbeat_interval_ms.max(1) as u64);
@@ -108,16 +108,59 @@ impl Lifecycle {
                 warn!("controlled shutdown took too long, leaving anyway");
             }
         }
-        self.session.broker_epoch
+        self.session.broker_epoch()
     }
 }
 
 impl Session {
+    fn broker_epoch(&self) -> i64 {
+        self.services.replicas.broker_epoch()
+    }
+
+    async fn register(
+        &self,
+        request: &BrokerRegistrationRequest,
+    ) -> Result<(), RegistrationRefused> {
+        let mut leader = self.services.quorum.leader();
+        loop {
+            // The sender lives as long as the quorum, which outlives the broker.
+            let _ = leader.wait_for(|leader| leader.leader_id.is_some()).await;
+            let controller = &self.services.controller;
+            let response = controller.broker_registration(request.clone()).await;
+            match response.error_code.err() {
+                None => {
+                    self.services
+                        .replicas
+                        .set_broker_epoch(response.broker_epoch);
+                    return Ok(());
+                }
+                Some(ErrorCode::NotController | ErrorCode::RequestTimedOut) => {
+                    tokio::time::sleep(RETRY).await;
+                }
+                Some(code) => return Err(RegistrationRefused(code)),
+            }
+        }
+    }
+
+    /// The controller knows another process under this broker's id: a registration that the former process sent came late.
+    /// This one takes its place again, as one that may have lost something, so that nothing is led on a doubt.
+    async fn register_again(&self) {
+        let request = BrokerRegistrationRequest::clone(&self.registration);
+        let request = request.with_previous_broker_epoch(-1);
+        match self.register(&request).await {
+            Ok(()) => warn!(
+                broker_epoch = self.broker_epoch(),
+                "another process had been registered in this one's place, registered again"
+            ),
+            Err(error) => error!(%error, "another process is registered in this one's place"),
+        }
+    }
+
     async fn heartbeat(&self, want_shut_down: bool) -> BrokerHeartbeatResponse {
         let offset = self.services.images.current().last_offset;
         let request = BrokerHeartbeatRequest::default()
             .with_broker_id(WireBrokerId(self.broker_id))
-            .with_broker_epoch(self.broker_epoch)
+            .with_broker_epoch(self.broker_epoch())
             .with_current_metadata_offset(offset)
             .with_want_shut_down(want_shut_down)
             .with_offline_log_dirs(self.offline_log_dirs());
@@ -134,7 +177,7 @@ impl Session {
     async fn wait_until_unfenced(&self) {
         let images = &self.services.images;
         // The controller unfences who has applied its own registration.
-        images.wait_for(self.broker_epoch).await;
+        images.wait_for(self.broker_epoch()).await;
         let mut changes = images.watch();
         loop {
             let response = self.heartbeat(false).await;
@@ -155,8 +198,10 @@ impl Session {
                 () = tokio::time::sleep(interval) => {}
             }
             let response = self.heartbeat(false).await;
-            if response.error_code != 0 {
-                warn!(error_code = response.error_code, "heartbeat refused");
+            match response.error_code.err() {
+                None => {}
+                Some(ErrorCode::StaleBrokerEpoch) => self.register_again().await,
+                Some(code) => warn!(?code, "heartbeat refused"),
             }
         }
     }
@@ -195,7 +240,7 @@ impl Session {
             Assignments::new()
         };
         self.services.replicas.return_assignments(rest);
-        let request = assign_request(self.broker_id, self.broker_epoch, &assignments);
+        let request = assign_request(self.broker_id, self.broker_epoch(), &assignments);
         let response = self
             .services
             .controller
@@ -256,34 +301,12 @@ fn assign_request(
         .with_directories(directories.collect())
 }
 
-async fn register(
+/// How this process introduces itself.
+pub fn registration(
     config: &Config,
     services: &Services,
     cluster_id: &str,
-) -> Result<i64, RegistrationRefused> {
-    let request = registration(config, services, cluster_id);
-    let mut leader = services.quorum.leader();
-    loop {
-        // The sender lives as long as the quorum, which outlives the broker.
-        let _ = leader.wait_for(|leader| leader.leader_id.is_some()).await;
-        let response = services
-            .controller
-            .broker_registration(request.clone())
-            .await;
-        match response.error_code.err() {
-            None => return Ok(response.broker_epoch),
-            Some(ErrorCode::NotController | ErrorCode::RequestTimedOut) => {
-                tokio::time::sleep(RETRY).await;
-            }
-            Some(code) => return Err(RegistrationRefused(code)),
-        }
-    }
-}
-
-fn registration(
-    config: &Config,
-    services: &Services,
-    cluster_id: &str,
+    incarnation_id: Uuid,
 ) -> BrokerRegistrationRequest {
     let listeners = config.advertised_broker_listeners().map(|endpoint| {
         Listener::default()
@@ -308,7 +331,7 @@ fn registration(
     BrokerRegistrationRequest::default()
         .with_broker_id(WireBrokerId(config.node_id))
         .with_cluster_id(StrBytes::from_string(cluster_id.to_owned()))
-        .with_incarnation_id(random_uuid())
+        .with_incarnation_id(incarnation_id)
         .with_listeners(listeners.collect())
         .with_features(features.collect())
         .with_rack(config.broker_rack.clone().map(StrBytes::from_string))

@@ -166,6 +166,14 @@ impl Drop for Node {
 
 impl Node {
     fn start(log: Arc<MemoryLog>, record_bytes_max: i64) -> Self {
+        Self::start_as(None, log, record_bytes_max)
+    }
+
+    fn start_as(
+        registers_as: Option<(BrokerId, Uuid)>,
+        log: Arc<MemoryLog>,
+        record_bytes_max: i64,
+    ) -> Self {
         let images = Images::new();
         let recorder = Arc::new(Recorder::default());
         let shutdown = CancellationToken::new();
@@ -184,6 +192,7 @@ impl Node {
                 record_bytes_max,
                 interval_ms: 0,
             },
+            registers_as,
             shutdown: shutdown.clone(),
         });
         Self {
@@ -244,6 +253,25 @@ async fn topics_live_through_a_restart_of_the_controller() {
     assert_eq!(deltas.len(), 1, "all that was there comes as one delta");
     assert!(deltas[0].initial && deltas[0].topics_changed.values().all(|t| &*t.name == "t"));
     assert_eq!(node.create(topic("t", 2, 1)).await, 36);
+}
+
+/// Found by the simulator: a restarted broker took up a leadership that the metadata still gave its former process.
+#[tokio::test]
+async fn nothing_is_published_before_the_broker_is_registered() {
+    let log = MemoryLog::new(Some(1));
+    let node = Node::start(Arc::clone(&log), i64::MAX);
+    node.join(1).await;
+    assert_eq!(node.create(topic("t", 2, 1)).await, 0);
+    let end = node.images.current().last_offset;
+    drop(node);
+    let node = Node::start_as(Some((1, Uuid::from_u128(2))), log, i64::MAX);
+    node.images.wait_for_loaded(end).await;
+    assert!(node.recorder.0.lock().expect("deltas").is_empty());
+    assert_eq!(node.images.current().last_offset, -1);
+    node.join(2).await;
+    let deltas = node.recorder.0.lock().expect("deltas").clone();
+    assert!(deltas[0].initial && deltas[0].brokers_changed.contains(&1));
+    assert_eq!(deltas[0].topics_changed.len(), 1, "with all there was");
 }
 
 #[tokio::test]
