@@ -78,4 +78,59 @@ check "no leader is left there" test -z "$(at "$alive" topics --describe --topic
 run_node "$old"
 check "it comes back" node_ready "$old"
 
+echo "-- records, while nodes die"
+at "$alive" topics --create --topic data --partitions 3 --replication-factor 3 --config min.insync.replicas=2 >/dev/null
+"$KAFKA_HOME/bin/kafka-verifiable-producer.sh" --bootstrap-server "$BOOTSTRAP" --topic data --throughput 1000 --acks -1 \
+    >"$OTTLA_TMP/sent.json" 2>"$OTTLA_TMP/sent.err" &
+producer=$!
+kill_at_exit "$producer"
+acked() { grep -c producer_send_success "$OTTLA_TMP/sent.json"; }
+# acknowledged N : N more records are acknowledged within half a minute
+acknowledged() {
+    local wanted=$(($(acked) + $1)) i
+    for ((i = 0; i < 150; i++)); do
+        [ "$(acked)" -lt "$wanted" ] || return 0
+        sleep 0.2
+    done
+    echo "$(acked) of $wanted are acknowledged"
+    return 1
+}
+in_sync() { [ -z "$(at "$1" topics --describe --under-replicated-partitions)" ]; }
+# whole ID : the node is back, and everything is on all nodes
+whole() {
+    run_node "$1"
+    node_ready "$1" && eventually 40 in_sync "$1"
+}
+check "acks=all on three nodes" acknowledged 2000
+victim=$(at "$alive" topics --describe --topic data | sed -n 's/.*Partition: 0.*Leader: \([123]\).*/\1/p')
+stop_node "$victim" KILL
+check "goes on after kill -9 of a leader" acknowledged 2000
+check "the leader is back in all ISRs" whole "$victim"
+victim=$(leader "$(other "$victim")")
+stop_node "$victim" KILL
+check "goes on after kill -9 of the active controller" acknowledged 2000
+check "the controller is back in all ISRs" whole "$victim"
+for id in 1 2 3; do
+    stop_node "$id"
+    check "goes on while node $id restarts" acknowledged 1000
+    check "node $id is back in all ISRs" whole "$id"
+done
+kill "$producer"
+wait "$producer"
+# Every acknowledged record is there once, and what is there more than once was never acknowledged twice.
+nothing_lost() {
+    local end
+    end=$(ktool get-offsets --bootstrap-server "$BOOTSTRAP" --topic data | awk -F: '{ s += $3 } END { print s }')
+    KTOOL_SECONDS=120 ktool console-consumer --bootstrap-server "$BOOTSTRAP" --topic data --from-beginning \
+        --max-messages "$end" --timeout-ms 60000 2>/dev/null | sort >"$OTTLA_TMP/read"
+    grep producer_send_success "$OTTLA_TMP/sent.json" | sed 's/.*"value":"\([0-9]*\)".*/\1/' | sort >"$OTTLA_TMP/acked"
+    echo "$end records, $(wc -l <"$OTTLA_TMP/acked") acknowledged"
+    [ -s "$OTTLA_TMP/acked" ] || return 1
+    comm -13 "$OTTLA_TMP/read" "$OTTLA_TMP/acked" | sed 's/^/lost: /' >"$OTTLA_TMP/wrong"
+    uniq -d "$OTTLA_TMP/read" | sed 's/^/twice: /' >>"$OTTLA_TMP/wrong"
+    cat "$OTTLA_TMP/wrong"
+    [ ! -s "$OTTLA_TMP/wrong" ]
+}
+check "nothing acknowledged is lost or there twice" nothing_lost
+
 finish
