@@ -2,7 +2,8 @@
 
 Bytes are the same but where they cannot be:
 - a delete horizon is the time of the cleaning plus delete.retention.ms: the base timestamp of such a batch, the deltas of its
-  records to that, and the checksum over both differ; the timestamps themselves must not;
+  records to that, and the checksum over both differ; the timestamps themselves must not. Where a delta needs more bytes at
+  one time than at the other, what follows lies elsewhere, and the indexes say so: kafka-dump-log judges those;
 - with `recompressed`, what a codec makes of the records that stay is each library's own: the inflated records are the same,
   positions in the indexes are not. What was not rewritten is the same byte for byte."""
 
@@ -99,7 +100,13 @@ def compare(kafka, ottla, recompressed):
     ours, theirs = files(ottla), files(kafka)
     if ours.keys() != theirs.keys():
         yield f"files: {sorted(theirs.keys() - ours.keys())} only of Kafka, {sorted(ours.keys() - theirs.keys())} only of Ottla"
+    def sizes(content):
+        return [len(batch) for batch in batches(content)]
+    moved = {name[:20] for name in ours.keys() & theirs.keys()
+             if name.endswith(".log") and sizes(ours[name]) != sizes(theirs[name])}
     for name in sorted(ours.keys() & theirs.keys()):
+        if name.endswith("index") and not name.endswith("txnindex") and name[:20] in moved:
+            continue
         if ours[name] == theirs[name] or recompressed and name.endswith("index") and not name.endswith("txnindex"):
             continue
         if not name.endswith(".log"):

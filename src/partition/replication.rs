@@ -140,9 +140,16 @@ impl Partition {
     ) -> Result<(ReadResult, bool), Error> {
         let mut inner = self.lock();
         inner.state.check_leader(request.current_leader_epoch)?;
-        inner
+        let follows = inner
             .state
-            .check_replica(fetch.replica_id, fetch.broker_epoch)?;
+            .check_replica(fetch.replica_id, fetch.broker_epoch);
+        follows.map_err(|error| match error.code {
+            // Without an epoch nobody can say which of the two is behind (`followerReplicaOrThrow`).
+            ErrorCode::UnknownLeaderEpoch if request.current_leader_epoch < 0 => {
+                ErrorCode::NotLeaderOrFollower.into()
+            }
+            _ => error,
+        })?;
         // Before the read: what is appended behind it must not keep the follower from being in sync.
         let next_offset = online(&mut inner.log)?.next_offset();
         let told = inner.state.told_high_watermark(fetch.replica_id);
