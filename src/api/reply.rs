@@ -11,6 +11,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::protocol::header;
 use crate::protocol::messages::{
     describe_log_dirs, list_offsets, metadata, offset_commit, offset_fetch, produce,
+    write_txn_markers,
 };
 use crate::protocol::wire::Payload;
 
@@ -171,6 +172,7 @@ own_messages! {
     offset_commit::{OffsetCommitRequest, OffsetCommitResponse},
     offset_fetch::{OffsetFetchRequest, OffsetFetchResponse},
     produce::{ProduceRequest, ProduceResponse},
+    write_txn_markers::{WriteTxnMarkersRequest, WriteTxnMarkersResponse},
 }
 
 impl RequestBody for metadata::MetadataRequest {

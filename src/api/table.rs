@@ -23,6 +23,8 @@ pub enum Authorization {
     PerItem(Resource, Operation),
     /// The whole request needs the operation on the cluster.
     Cluster(Operation),
+    /// The whole request needs one of the operations on the cluster.
+    ClusterAny([Operation; 2]),
 }
 
 /// On which listeners an API is served (`listeners` in Kafka's schemas).
@@ -51,11 +53,11 @@ pub enum Operation {
     Create,
     Delete,
     Alter,
+    ClusterAction,
     Describe,
     DescribeConfigs,
     AlterConfigs,
     IdempotentWrite,
-    ClusterAction,
 }
 
 /// Which quota a request counts against.
@@ -200,6 +202,7 @@ pub static API_TABLE: &[ApiSpec] = &[
     api!(21, DeleteRecords, 0..=2, flexible 2, PerItem(Topic, Delete), Request, later!(delete_records)),
     api!(22, InitProducerId, 0..=5, flexible 2, Cluster(IdempotentWrite), Request, later!(init_producer_id)),
     api!(23, OffsetForLeaderEpoch, 2..=4, flexible 4, PerItem(Topic, Describe), Request, now!(offset_for_leader_epoch)),
+    api!(27, WriteTxnMarkers, 1..=2, flexible 1, ClusterAny([Alter, ClusterAction]), Exempt, later!(write_txn_markers)),
     api!(32, DescribeConfigs, 1..=4, flexible 4, PerItem(Config, DescribeConfigs), Request, now!(describe_configs)),
     api!(33, AlterConfigs, 0..=2, flexible 2, PerItem(Config, AlterConfigs), Request, later!(alter_configs), on All),
     api!(34, AlterReplicaLogDirs, 1..=2, flexible 2, Cluster(Alter), Request, later!(alter_replica_log_dirs)),

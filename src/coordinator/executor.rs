@@ -11,7 +11,7 @@ use tracing::{debug, error};
 use super::PartitionWriter;
 use super::loader::Loaded;
 use super::shard::{Effects, EncodedRecord, HardState, HardView, Now, RecordOrigin, Shard, UndoOf};
-use crate::protocol::batch::{BatchBuilder, CompressionType};
+use crate::protocol::batch::{BatchBuilder, CompressionType, TransactionMarker};
 use crate::protocol::error::{Error, ErrorCode};
 use crate::types::{LeaderEpoch, NO_PRODUCER_ID, Offset, TimestampMs, TopicPartition};
 
@@ -204,9 +204,16 @@ impl<S: Shard> Executor<S> {
                 self.add(now.wall_ms, &encoded, record);
             }
         }
+        let ended = effects
+            .marker
+            .map_or(Ok(()), |marker| self.append_marker(now, &marker));
         let Some(completion) = effects.completion else {
             return;
         };
+        if let Err(error) = ended {
+            self.ready.push_back((completion, Err(error)));
+            return;
+        }
         if !self.batch.records.is_empty() {
             self.batch.completions.push(completion);
         } else if self.committed < self.next_offset {
@@ -262,6 +269,27 @@ impl<S: Shard> Executor<S> {
                 self.fail(batch.completions, &error);
             }
         }
+    }
+
+    fn append_marker(&mut self, now: Now, marker: &TransactionMarker) -> Result<(), Error> {
+        self.append_batch(now);
+        let appended = self
+            .writer
+            .append_marker(&self.tp, self.leader_epoch, marker)?;
+        if appended != self.next_offset + 1 {
+            error!(tp = %self.tp, next_offset = appended, expected = self.next_offset + 1, "coordinator is out of sync with its log");
+            self.out_of_sync = true;
+            return Err(ErrorCode::NotCoordinator.into());
+        }
+        let mut undo = Vec::new();
+        self.state
+            .end_transaction(marker.producer_id, marker.commit, &mut undo);
+        let offset = self.next_offset;
+        self.uncommitted
+            .extend(undo.into_iter().map(|undo| (offset, undo)));
+        self.next_offset = appended;
+        self.batch.base_offset = appended;
+        Ok(())
     }
 
     fn park(&mut self, now: Now, completion: S::Completion) {

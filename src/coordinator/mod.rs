@@ -26,6 +26,7 @@ pub use runtime::Runtime;
 pub use shard::{Effects, EncodedRecord, HardState, HardView, Now, RecordOrigin, Shard};
 pub use timers::Timers;
 
+use crate::protocol::batch::TransactionMarker;
 use crate::protocol::error::Error;
 use crate::types::{LeaderEpoch, Offset, TopicPartition};
 
@@ -40,6 +41,14 @@ pub trait PartitionWriter: Send + Sync + 'static {
         tp: &TopicPartition,
         leader_epoch: LeaderEpoch,
         batch: Bytes,
+    ) -> Result<Offset, Error>;
+
+    /// Appends the end of a transaction in the same way.
+    fn append_marker(
+        &self,
+        tp: &TopicPartition,
+        leader_epoch: LeaderEpoch,
+        marker: &TransactionMarker,
     ) -> Result<Offset, Error>;
 
     /// Whole batches from the one that holds `from` on, up to about `max_bytes` but at least one; empty at the end.

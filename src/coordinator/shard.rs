@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::protocol::batch::TransactionMarker;
 use crate::protocol::error::Error;
 use crate::types::{NO_PRODUCER_ID, Offset, ProducerId, TimestampMs};
 
@@ -108,6 +109,8 @@ impl<S: Shard> HardView<'_, S> {
 /// What a handler wants done.
 pub struct Effects<S: Shard> {
     pub(super) records: Vec<<S::Hard as HardState>::Record>,
+    /// Ends a transaction, behind the records.
+    pub(super) marker: Option<TransactionMarker>,
     pub(super) completion: Option<S::Completion>,
     pub(super) may_split: bool,
 }
@@ -116,6 +119,7 @@ impl<S: Shard> Default for Effects<S> {
     fn default() -> Self {
         Self {
             records: Vec::new(),
+            marker: None,
             completion: None,
             may_split: false,
         }
@@ -125,6 +129,11 @@ impl<S: Shard> Default for Effects<S> {
 impl<S: Shard> Effects<S> {
     pub fn append(&mut self, record: <S::Hard as HardState>::Record) {
         self.records.push(record);
+    }
+
+    /// Ends a producer's transaction: appends the marker and applies or drops what was pending.
+    pub fn end_transaction(&mut self, marker: TransactionMarker) {
+        self.marker = Some(marker);
     }
 
     /// Runs when everything appended up to here is committed. At most one an operation.

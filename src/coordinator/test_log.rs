@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::watch;
 
 use super::PartitionWriter;
-use crate::protocol::batch::{Batches, HEADER_SIZE};
+use crate::protocol::batch::{Batches, HEADER_SIZE, TransactionMarker};
 use crate::protocol::error::{Error, ErrorCode};
 use crate::types::{LeaderEpoch, Offset, TopicPartition};
 
@@ -82,6 +82,15 @@ impl PartitionWriter for TestLog {
             self.high_watermark.send_replace(inner.next_offset);
         }
         Ok(inner.next_offset)
+    }
+
+    fn append_marker(
+        &self,
+        tp: &TopicPartition,
+        leader_epoch: LeaderEpoch,
+        marker: &TransactionMarker,
+    ) -> Result<Offset, Error> {
+        self.append(tp, leader_epoch, marker.to_batch(0, false).bytes)
     }
 
     fn read(&self, _tp: &TopicPartition, from: Offset, max_bytes: usize) -> Result<Bytes, Error> {

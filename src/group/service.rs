@@ -24,6 +24,7 @@ use super::shard::{GroupShard, Operation};
 use super::{ClientInfo, operation_error, partition_for};
 use crate::clock::Clock;
 use crate::coordinator::{PartitionWriter, Runtime, RuntimeConfig};
+use crate::protocol::batch::TransactionMarker;
 use crate::protocol::error::ErrorCode;
 use crate::protocol::messages::offset_commit::{
     OffsetCommitRequest, OffsetCommitResponse, OffsetCommitResponsePartition,
@@ -84,6 +85,16 @@ impl GroupCoordinator {
     /// This broker is no longer leader of the partition, as of `leader_epoch` (`None`: it is deleted).
     pub fn on_resigned(&self, partition: i32, leader_epoch: Option<LeaderEpoch>) {
         self.runtime.on_resigned(partition, leader_epoch);
+    }
+
+    /// Ends a transaction in one partition of `__consumer_offsets`: the offsets it has pending are committed or dropped.
+    pub async fn end_transaction(
+        &self,
+        partition: i32,
+        marker: TransactionMarker,
+    ) -> Result<(), ErrorCode> {
+        let end = |reply| Operation::EndTransaction(marker, reply);
+        self.call_partition(partition, end).await
     }
 
     /// Drops the offsets committed for topics that no longer exist. Returns at once.

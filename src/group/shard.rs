@@ -23,6 +23,7 @@ use super::records::GroupRecord;
 use crate::coordinator::{
     Effects, EncodedRecord, HardState, HardView, Now, RecordOrigin, Shard, Timers,
 };
+use crate::protocol::batch::TransactionMarker;
 use crate::protocol::error::{Error, ErrorCode};
 use crate::protocol::messages::offset_commit::{OffsetCommitRequest, OffsetCommitResponse};
 use crate::protocol::messages::offset_fetch::{OffsetFetchRequestGroup, OffsetFetchResponseGroup};
@@ -49,6 +50,7 @@ pub enum Operation {
     Describe(i16, Vec<Arc<str>>, Reply<Vec<DescribedGroup>>),
     Delete(Vec<Arc<str>>, Reply<Vec<DeletableGroupResult>>),
     TopicsDeleted(Arc<[(Arc<str>, Uuid)]>),
+    EndTransaction(TransactionMarker, Reply<()>),
 }
 
 /// What follows once records are committed.
@@ -255,6 +257,10 @@ impl Shard for GroupShard {
             }
             Operation::Delete(groups, reply) => self.delete(hard, effects, &groups, reply),
             Operation::TopicsDeleted(topics) => Self::topics_deleted(hard, effects, &topics),
+            Operation::EndTransaction(marker, reply) => {
+                effects.end_transaction(marker);
+                when_committed(effects, reply, ());
+            }
         }
         self.schedule_expiry(hard, now);
     }
@@ -360,7 +366,9 @@ impl Shard for GroupShard {
         match op {
             Operation::Join(_, reply) => send(reply, &error),
             Operation::Sync(_, reply) => send(reply, &error),
-            Operation::Heartbeat(_, reply) => send(reply, &error),
+            Operation::Heartbeat(_, reply) | Operation::EndTransaction(_, reply) => {
+                send(reply, &error);
+            }
             Operation::Leave(_, reply) => send(reply, &error),
             Operation::OffsetCommit(_, _, reply) => send(reply, &error),
             Operation::OffsetFetch(_, _, reply) => send(reply, &error),

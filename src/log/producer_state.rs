@@ -201,12 +201,21 @@ impl ProducerState {
         }
         let id = header.producer_id;
         let Some(entry) = self.producers.get(&id) else {
+            if origin == AppendOrigin::OpenTransaction {
+                return Err(not_in_transaction(id));
+            }
             // Kafka accepts any first sequence of a producer that it does not know (KAFKA-5793).
             return Ok(Verdict::Append);
         };
-        if origin == AppendOrigin::Client {
+        if matches!(origin, AppendOrigin::Client | AppendOrigin::OpenTransaction) {
             if let Some(duplicate) = entry.find_duplicate(header) {
                 return Ok(Verdict::Duplicate(*duplicate));
+            }
+            let is_open =
+                entry.current_txn_first_offset >= 0 && entry.epoch == header.producer_epoch;
+            if origin == AppendOrigin::OpenTransaction && !is_open {
+                entry.check_epoch(id, header.producer_epoch)?;
+                return Err(not_in_transaction(id));
             }
             entry.check_epoch(id, header.producer_epoch)?;
             entry.check_sequence(id, header)?;
@@ -223,6 +232,42 @@ impl ProducerState {
             ));
         }
         Ok(Verdict::Append)
+    }
+
+    /// Judges the end of a transaction (`ProducerAppendInfo.appendEndTxnMarker`). The epoch of a transaction of version 2 must
+    /// be above that of its records; one that is repeated finds the transaction ended and may be written again.
+    pub fn check_marker(
+        &self,
+        header: &BatchHeader,
+        marker: EndTxnMarker,
+        transaction_version: i8,
+    ) -> Result<(), Error> {
+        let (id, epoch) = (header.producer_id, header.producer_epoch);
+        let Some(entry) = self.producers.get(&id) else {
+            return Ok(());
+        };
+        let is_repeated = epoch == entry.epoch
+            && (entry.current_txn_first_offset < 0 || epoch == ProducerEpoch::MAX);
+        let is_old = epoch < entry.epoch || transaction_version >= 2 && epoch == entry.epoch;
+        if is_old && !(transaction_version >= 2 && is_repeated) {
+            return Err(Error::new(
+                ErrorCode::InvalidProducerEpoch,
+                format!(
+                    "marker of producer {id} has epoch {epoch}, the last one is {}",
+                    entry.epoch
+                ),
+            ));
+        }
+        if marker.coordinator_epoch < entry.coordinator_epoch {
+            return Err(Error::new(
+                ErrorCode::TransactionCoordinatorFenced,
+                format!(
+                    "marker of producer {id} has coordinator epoch {}, the last one is {}",
+                    marker.coordinator_epoch, entry.coordinator_epoch
+                ),
+            ));
+        }
+        Ok(())
     }
 
     /// Takes in an appended data batch; `header` has its final offsets.
@@ -322,6 +367,13 @@ impl ProducerState {
             current_txn_start_offset: entry.current_txn_first_offset,
         })
     }
+}
+
+fn not_in_transaction(id: ProducerId) -> Error {
+    Error::new(
+        ErrorCode::InvalidTxnState,
+        format!("producer {id} has no open transaction here"),
+    )
 }
 
 /// Whether a producer wrote nothing for so long that it may be forgotten; never inside a transaction.

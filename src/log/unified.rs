@@ -24,7 +24,7 @@ use super::{
 };
 use crate::config::TopicConfig;
 use crate::protocol::batch::{
-    BatchHeader, HEADER_SIZE, Records, ValidBatch, check_crc, parse_header,
+    AppendOrigin, BatchHeader, HEADER_SIZE, Records, ValidBatch, check_crc, parse_header,
 };
 use crate::protocol::{Error, ErrorCode};
 use crate::types::{LeaderEpoch, NO_TIMESTAMP, Offset, TimestampMs, TopicPartition, Uuid};
@@ -239,7 +239,7 @@ impl Log {
         let mut pending = Pending::with_capacity(batches.iter().map(ValidBatch::size_bytes));
         let mut results = Vec::with_capacity(batches.len());
         for batch in batches {
-            let verdict = match self.producers.check(&batch.header, batch.origin) {
+            let verdict = match self.judge(batch) {
                 Ok(verdict) => verdict,
                 Err(error) => {
                     results.push(Err(error));
@@ -264,6 +264,16 @@ impl Log {
         }
         self.write(&mut pending)?;
         Ok(results)
+    }
+
+    fn judge(&self, batch: &ValidBatch) -> Result<Verdict, Error> {
+        if let AppendOrigin::Marker(transaction_version) = batch.origin
+            && let Some(marker) = parse_end_txn_marker(&batch.header, &batch.bytes)
+        {
+            self.producers
+                .check_marker(&batch.header, marker, transaction_version)?;
+        }
+        self.producers.check(&batch.header, batch.origin)
     }
 
     /// Appends batches that carry their offsets and epochs already: from a leader, or from consensus. A torn batch at the

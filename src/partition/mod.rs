@@ -28,13 +28,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::{oneshot, watch};
 use tracing::error;
 
-use crate::config::TopicConfig;
+use crate::config::{TimestampType, TopicConfig};
 use crate::log::{
     AbortedTxn, AppendInfo, CopyStep, DeletedSegment, EpochEndOffset, Log, LogSlice, ReadError,
     StartOffsetReason, StorageError,
 };
 use crate::metrics::TopicMetrics;
-use crate::protocol::batch::ValidBatch;
+use crate::protocol::batch::{TransactionMarker, ValidBatch};
 use crate::protocol::{Error, ErrorCode};
 use crate::types::{
     BrokerId, LeaderEpoch, NO_LEADER_EPOCH, Offset, TimestampMs, TopicPartition, Uuid,
@@ -245,6 +245,19 @@ impl Partition {
                 vec![Err(error); batches.len()]
             }
         }
+    }
+
+    /// Appends the end of a transaction. Like acks=all it asks for `min.insync.replicas`, and the caller waits for the high
+    /// watermark.
+    pub fn append_marker(
+        self: &Arc<Self>,
+        marker: &TransactionMarker,
+        now_ms: TimestampMs,
+    ) -> Result<AppendInfo, Error> {
+        let stamped = self.config().message_timestamp_type == TimestampType::LogAppendTime;
+        let batch = marker.to_batch(now_ms, stamped);
+        let mut results = self.append_as_leader(&[batch], true, now_ms);
+        results.pop().ok_or(ErrorCode::UnknownServerError)?
     }
 
     /// Reads at most `size_bytes_max` from `offset`, never across a segment.

@@ -12,7 +12,7 @@ use crate::coordinator::PartitionWriter;
 use crate::group::GroupCoordinator;
 use crate::metadata::{MetadataDelta, MetadataImage, Publisher};
 use crate::partition::{Isolation, Partition, ReadRequest};
-use crate::protocol::batch::{Batches, ValidBatch};
+use crate::protocol::batch::{Batches, TransactionMarker, ValidBatch};
 use crate::protocol::{Error, ErrorCode};
 use crate::replica::ReplicaManager;
 use crate::types::{
@@ -46,6 +46,18 @@ impl PartitionWriter for CoordinatorLog {
         })?;
         let mut results = partition.append_as_leader(&[batch], true, self.clock.wall_ms());
         let appended = results.pop().ok_or(ErrorCode::UnknownServerError)??;
+        Ok(appended.last_offset + 1)
+    }
+
+    fn append_marker(
+        &self,
+        tp: &TopicPartition,
+        leader_epoch: LeaderEpoch,
+        marker: &TransactionMarker,
+    ) -> Result<Offset, Error> {
+        let partition = self.partition(tp)?;
+        partition.check_leader(leader_epoch)?;
+        let appended = partition.append_marker(marker, self.clock.wall_ms())?;
         Ok(appended.last_offset + 1)
     }
 

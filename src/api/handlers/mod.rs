@@ -44,6 +44,7 @@ pub mod raft;
 pub mod sync_group;
 pub mod unregister_broker;
 pub mod update_features;
+pub mod write_txn_markers;
 
 #[cfg(test)]
 mod tests;

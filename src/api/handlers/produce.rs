@@ -21,7 +21,7 @@ use crate::api::reply::{self, Chunk, Malformed, Reply, ResponseFrame};
 use crate::api::{RequestContext, Services};
 use crate::log::AppendInfo;
 use crate::partition::{Committed, Partition};
-use crate::protocol::batch::{self, ProduceError, ValidBatch, ValidateContext};
+use crate::protocol::batch::{self, AppendOrigin, ProduceError, ValidBatch, ValidateContext};
 use crate::protocol::messages::produce::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceData,
     PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
@@ -193,7 +193,8 @@ impl Run {
                 target
                     .partition
                     .append_as_leader(&target.batches, target.acks_all, self.now_ms);
-            for ((call, slot), result) in target.places.iter().zip(results) {
+            let batches = target.batches.iter().zip(results);
+            for ((call, slot), (batch, result)) in target.places.iter().zip(batches) {
                 let call = &mut self.calls[*call];
                 if let Ok(info) = &result
                     && let Some(waiting) = wait_for(target, call.request.acks, info.last_offset + 1)
@@ -201,6 +202,11 @@ impl Run {
                     call.uncommitted.push((*slot, waiting));
                 }
                 call.results[*slot] = result.map_err(|error| {
+                    if batch.origin == AppendOrigin::OpenTransaction
+                        && error.code == ErrorCode::InvalidTxnState
+                    {
+                        return refuse_transactional(call.context.version);
+                    }
                     let found_by_log = !matches!(
                         error.code,
                         ErrorCode::NotLeaderOrFollower | ErrorCode::KafkaStorageError
@@ -379,10 +385,10 @@ fn admit(
         now_ms,
         api_version: context.version,
     };
-    let batch = batch::validate_produced(records.unwrap_or_default(), &validate)
+    let mut batch = batch::validate_produced(records.unwrap_or_default(), &validate)
         .map_err(|error| Refused::at(&partition, error))?;
     if batch.header.is_transactional() {
-        return Err(refuse_transactional(context.version, request).into());
+        batch.origin = transactional_origin(context);
     }
     Ok((partition, batch))
 }
@@ -392,13 +398,26 @@ fn looks_transactional(records: &[u8]) -> bool {
     records.len() >= 61 && records[16] == 2 && records[22] & 0x10 != 0
 }
 
-/// No transaction is ever open here: InitProducerId gives no transactional producer an id.
-fn refuse_transactional(version: i16, request: &ProduceRequest) -> Error {
-    match request.transactional_id {
-        None => ErrorCode::TransactionalIdAuthorizationFailed.into(),
-        Some(_) if version >= 11 => ErrorCode::TransactionAbortable.into(),
-        Some(_) => ErrorCode::InvalidTxnState.into(),
+/// No coordinator here vouches for a transaction: it must be open in the partition already, as Apache Kafka may have left it.
+/// The first batch of one is only taken where nobody asks (`transaction.partition.verification.enable`; from version 12 on
+/// clients always do).
+fn transactional_origin(context: &RequestContext) -> AppendOrigin {
+    let config = context.services.config();
+    if context.version >= 12 || config.transaction_partition_verification_enable {
+        AppendOrigin::OpenTransaction
+    } else {
+        AppendOrigin::Client
     }
+}
+
+/// A batch that is part of no transaction, as a coordinator would refuse it.
+fn refuse_transactional(version: i16) -> Refused {
+    let code = if version >= 11 {
+        ErrorCode::TransactionAbortable
+    } else {
+        ErrorCode::InvalidTxnState
+    };
+    Error::from(code).into()
 }
 
 /// Kafka sends a text with faults of single records and with bytes that are no batch, and none otherwise.

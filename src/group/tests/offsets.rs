@@ -432,3 +432,40 @@ fn open_transactions_make_offsets_unstable() {
     sim.fail_over();
     assert_eq!(sim.fetch(GROUP, "t", true), Ok(10));
 }
+
+#[test]
+fn a_marker_commits_or_drops_what_a_transaction_has_pending() {
+    use crate::protocol::batch::{BatchBuilder, TransactionMarker};
+    for (commit, expected) in [(true, 10), (false, 1)] {
+        let mut sim = Sim::new();
+        assert_eq!(codes(sim.commit(Commit::default())), Ok(0));
+        let encoded = GroupState::encode(&offset_record(10));
+        let mut batch = BatchBuilder::new().producer(9, 0, 0).transactional(true);
+        batch.append(1, Some(&encoded.key), encoded.value.as_deref());
+        let tp = TopicPartition::new("__consumer_offsets", 0);
+        sim.log.append(&tp, 0, batch.build()).expect("appended");
+        sim.fail_over();
+        let marker = TransactionMarker {
+            producer_id: 9,
+            producer_epoch: 0,
+            coordinator_epoch: 0,
+            commit,
+            transaction_version: 0,
+        };
+        sim.log.fail_with(Some(ErrorCode::NotLeaderOrFollower));
+        let refused = sim.send(|reply| Operation::EndTransaction(marker, reply));
+        assert_eq!(outcome(refused), Err(ErrorCode::NotCoordinator));
+        sim.log.fail_with(None);
+        sim.log.hold(true);
+        let mut ended = sim.send(|reply| Operation::EndTransaction(marker, reply));
+        assert!(waits(&mut ended), "answered before it is replicated");
+        sim.log.hold(false);
+        sim.flush();
+        assert_eq!(outcome(ended), Ok(()));
+        assert_eq!(sim.fetch(GROUP, "t", true), Ok(expected));
+        // The log says the same, and the coordinator is in step with it.
+        assert_eq!(*sim.executor.state(), sim.loaded_state());
+        assert_eq!(codes(sim.commit(Commit::default())), Ok(0));
+        assert_eq!(sim.fetch(GROUP, "t", true), Ok(1));
+    }
+}

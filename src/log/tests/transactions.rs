@@ -5,7 +5,8 @@ use std::fs;
 
 use super::super::txn_index::{AbortedTxn, TXN_ENTRY};
 use super::*;
-use crate::protocol::batch::control_batch;
+use crate::protocol::ErrorCode;
+use crate::protocol::batch::{TransactionMarker, control_batch};
 
 /// A log with a naive account of its transactions beside it.
 struct Account {
@@ -274,4 +275,86 @@ fn deleted_segments_take_their_index_along() {
     assert_eq!(found, account.aborted);
     account.log.truncate_fully_and_start_at(5).unwrap();
     assert_eq!(account.log.aborted_transactions(0, 60).unwrap(), vec![]);
+}
+
+/// What the log answers to a marker of (epoch, coordinator epoch, version).
+fn end(
+    log: &mut Log,
+    (epoch, coordinator_epoch, version): (i16, i32, i8),
+) -> Result<Offset, ErrorCode> {
+    let marker = TransactionMarker {
+        producer_id: 1,
+        producer_epoch: epoch,
+        coordinator_epoch,
+        commit: true,
+        transaction_version: version,
+    };
+    let results = log
+        .append_as_leader(&[marker.to_batch(NOW, false)], 0, NOW)
+        .unwrap();
+    let info = results[0].clone().map_err(|error| error.code)?;
+    Ok(info.first_offset)
+}
+
+#[test]
+fn markers_of_old_epochs_and_coordinators_are_fenced() {
+    const OLD: Result<Offset, ErrorCode> = Err(ErrorCode::InvalidProducerEpoch);
+    const FENCED: Result<Offset, ErrorCode> = Err(ErrorCode::TransactionCoordinatorFenced);
+    let (_dir, _, account) = fresh();
+    let mut log = account.log;
+    assert_eq!(end(&mut log, (3, 5, 0)), Ok(0), "nobody knows the producer");
+    assert_eq!(end(&mut log, (2, 5, 0)), OLD);
+    assert_eq!(end(&mut log, (3, 4, 0)), FENCED);
+    assert_eq!(end(&mut log, (3, 5, 1)), Ok(1), "again");
+    assert_eq!(
+        end(&mut log, (3, 6, 2)),
+        Ok(2),
+        "repeated: no transaction is open"
+    );
+    let mut builder = BatchBuilder::new().producer(1, 3, 0).transactional(true);
+    builder.append(NOW, None, None);
+    append(&mut log, valid(builder.build()));
+    assert_eq!(end(&mut log, (3, 6, 2)), OLD, "the epoch must grow");
+    assert_eq!(log.last_stable_offset(4), 3);
+    assert_eq!(end(&mut log, (4, 6, 2)), Ok(4));
+    assert_eq!(log.last_stable_offset(5), 5);
+    let producer = log.active_producers().next().unwrap();
+    assert_eq!(
+        (producer.producer_epoch, producer.coordinator_epoch),
+        (4, 6)
+    );
+}
+
+#[test]
+fn without_a_coordinators_word_only_open_transactions_go_on() {
+    let (_dir, _, account) = fresh();
+    let mut log = account.log;
+    let write = |log: &mut Log, epoch: i16, sequence: i32, origin: AppendOrigin| {
+        let mut builder = BatchBuilder::new()
+            .producer(1, epoch, sequence)
+            .transactional(true);
+        builder.append(NOW, None, None);
+        let batch = ValidBatch {
+            origin,
+            ..valid(builder.build())
+        };
+        let results = log.append_as_leader(&[batch], 0, NOW).unwrap();
+        results[0]
+            .clone()
+            .map(|info| info.duplicate)
+            .map_err(|error| error.code)
+    };
+    let open = AppendOrigin::OpenTransaction;
+    let refused = Err(ErrorCode::InvalidTxnState);
+    assert_eq!(write(&mut log, 0, 0, open), refused);
+    assert_eq!(write(&mut log, 0, 0, AppendOrigin::Client), Ok(false));
+    assert_eq!(write(&mut log, 0, 1, open), Ok(false));
+    assert_eq!(write(&mut log, 0, 1, open), Ok(true), "a duplicate");
+    assert_eq!(write(&mut log, 1, 0, open), refused, "another epoch");
+    assert_eq!(end(&mut log, (1, 0, 2)), Ok(2));
+    assert_eq!(write(&mut log, 1, 0, open), refused);
+    assert_eq!(
+        write(&mut log, 0, 2, open),
+        Err(ErrorCode::InvalidProducerEpoch)
+    );
 }

@@ -10,6 +10,7 @@
 mod builder;
 mod compression;
 mod header;
+mod marker;
 mod raw;
 mod record;
 mod validate;
@@ -23,6 +24,7 @@ pub use header::{
     BatchError, BatchHeader, Batches, HEADER_SIZE, LOG_OVERHEAD, check_crc, increment_sequence,
     parse_header,
 };
+pub use marker::TransactionMarker;
 pub use raw::{RawRecord, RawRecords};
 pub use record::{Record, RecordError, RecordView, Records, for_each_record};
 pub use validate::{ProduceError, RecordErrorAt, ValidBatch, ValidateContext, validate_produced};
@@ -31,6 +33,11 @@ pub use validate::{ProduceError, RecordErrorAt, ValidBatch, ValidateContext, val
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AppendOrigin {
     Client,
+    /// A client's batch that must belong to a transaction which is open in the partition: no transaction coordinator vouched
+    /// for it (`transaction.partition.verification.enable`).
+    OpenTransaction,
     Coordinator,
+    /// The end of a transaction of this version.
+    Marker(i8),
     Replication,
 }
