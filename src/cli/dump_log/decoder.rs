@@ -51,7 +51,7 @@ impl Plain {
     fn decode(self, bytes: &[u8]) -> Result<String, DumpError> {
         let wrong = || DumpError::Refused(format!("{} bytes are not a number", bytes.len()));
         Ok(match self {
-            Self::String => String::from_utf8_lossy(bytes).into_owned(),
+            Self::String => java_string(bytes),
             Self::Integer => {
                 i32::from_be_bytes(*bytes.first_chunk().ok_or_else(wrong)?).to_string()
             }
@@ -271,4 +271,22 @@ fn share_group_state(key: &Bytes, value: Option<&Bytes>) -> Result<CoordinatorRe
         }
     };
     Ok(CoordinatorRecord { kind, key, value })
+}
+
+/// Bytes as Java's `new String(bytes, UTF_8)` has them: an encoded surrogate, whole or cut short, is one mistake there; to
+/// Rust each of its bytes is.
+pub fn java_string(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some(at) = rest
+        .windows(2)
+        .position(|two| matches!(two, [0xED, 0xA0..=0xBF]))
+    {
+        text.push_str(&String::from_utf8_lossy(&rest[..at]));
+        text.push(char::REPLACEMENT_CHARACTER);
+        let is_whole = matches!(rest.get(at + 2), Some(0x80..=0xBF));
+        rest = &rest[at + 2 + usize::from(is_whole)..];
+    }
+    text.push_str(&String::from_utf8_lossy(rest));
+    text
 }

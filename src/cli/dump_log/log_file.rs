@@ -7,7 +7,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use super::decoder::Decoder;
+use super::decoder::{Decoder, java_string};
 use super::{DumpError, DumpLogArgs, Findings, absolute, base_offset, reading};
 use crate::log::{BatchAt, BatchScanner};
 use crate::protocol::batch::{
@@ -238,7 +238,7 @@ impl RecordPrinter<'_> {
         let header_keys: Vec<_> = record
             .headers
             .iter()
-            .map(|(key, _)| String::from_utf8_lossy(key))
+            .map(|(key, _)| java_string(key))
             .collect();
         write!(
             out,

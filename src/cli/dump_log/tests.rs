@@ -385,6 +385,23 @@ fn paths_are_shown_as_java_shows_them() {
 }
 
 #[test]
+fn strings_are_broken_as_java_breaks_them() {
+    // Seen with Java 17.
+    for (bytes, mistakes, rest) in [
+        (&b"\xED\xA0\x80x"[..], 1, "x"),
+        (b"\xED\xB0x", 1, "x"),
+        (b"\xE0\x80x", 2, "x"),
+        (b"\xF5\x80\x80\x80", 4, ""),
+        (b"\xF0\x9F\x98", 1, ""),
+        (b"\xF4\x90\x80\x80", 4, ""),
+        (b"\xF1\x80\xC0", 2, ""),
+    ] {
+        let expected = "\u{FFFD}".repeat(mistakes) + rest;
+        assert_eq!(decoder::java_string(bytes), expected, "{bytes:?}");
+    }
+}
+
+#[test]
 fn verify_finds_damage_in_directories_and_fails() {
     let dir = tempfile::tempdir().unwrap();
     let partition = dir.path().join("t-0");
