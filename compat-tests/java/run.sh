@@ -219,7 +219,7 @@ says "broker-api-versions" $'127.0.0.1:[0-9]+ \\(id: 1 rack: null isFenced: fals
 says "cluster: cluster-id" '^Cluster ID: [-_A-Za-z0-9]{22}$' ktool cluster cluster-id $B
 says "leader-election: nothing to do" 'Valid replica already elected for partitions' ktool leader-election $B \
     --election-type preferred --topic alpha --partition 0
-says "cluster: unregister of a stranger" 'BrokerIdNotRegisteredException' ktool cluster \
+refuses "cluster: unregister of a stranger" 'BrokerIdNotRegisteredException' ktool cluster \
     unregister --id 99 $B
 says "cluster: list-endpoints" '^1 +127.0.0.1 +[0-9]+ ' ktool cluster list-endpoints $B
 says "metadata-quorum: describe status" $'^ClusterId: +[-_A-Za-z0-9]{22}\n^LeaderId: +1$\n^MaxFollowerLag: +0$' ktool metadata-quorum $B \
