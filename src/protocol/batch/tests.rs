@@ -447,3 +447,59 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_batch_that_inflates_beyond_all_measure_is_refused_in_little_memory() {
+    let zeros = vec![0; 1 << 20];
+    for codec in &CODECS[1..] {
+        let mut builder = BatchBuilder::new().compression(*codec, None);
+        for _ in 0..160 {
+            builder.append(NOW, None, Some(&zeros));
+        }
+        let bomb = builder.build();
+        let mut code = None;
+        let memory = allocation_counter::measure(|| {
+            let refused = judge(bomb.clone(), |config| {
+                config.max_message_bytes = i32::MAX;
+                config.segment_bytes = i32::MAX;
+            });
+            code = Some(refused.unwrap_err().error.code);
+        });
+        assert_eq!(code, Some(ErrorCode::MessageTooLarge), "{codec:?}");
+        assert!(memory.bytes_max < 16 << 20, "{codec:?}: {memory:?}");
+    }
+}
+
+#[test]
+fn a_hundred_thousand_records_are_one_batch() {
+    for codec in CODECS {
+        let mut builder = BatchBuilder::new().compression(codec, None);
+        for i in 0..100_000_i32 {
+            builder.append(NOW, None, Some(&i.to_be_bytes()));
+        }
+        let valid = judge(builder.build(), |config| {
+            config.max_message_bytes = 2 << 20;
+        });
+        assert_eq!(valid.unwrap().header.records_count, 100_000, "{codec:?}");
+    }
+}
+
+#[test]
+fn records_of_every_size_up_to_the_largest_message_are_taken() {
+    let largest = TopicConfig::default().max_message_bytes as usize;
+    let batch = |value_bytes: usize| {
+        let mut builder = BatchBuilder::new();
+        builder.append(NOW, None, Some(&vec![7; value_bytes]));
+        builder.build()
+    };
+    // What surrounds a value of about half that size or more; its length takes three bytes.
+    let around = batch(1 << 19).len() - (1 << 19);
+    let powers = (0..20).flat_map(|power| [(1 << power) - 1, 1 << power, (1 << power) + 1]);
+    for size in powers.chain([largest - around]) {
+        let valid = judge(batch(size), |_| {}).unwrap();
+        assert_eq!(valid.header.records_count, 1, "{size}");
+    }
+    let refused = judge(batch(largest - around + 1), |_| {}).err();
+    let code = refused.map(|refused| refused.error.code);
+    assert_eq!(code, Some(ErrorCode::MessageTooLarge));
+}
