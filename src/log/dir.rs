@@ -49,7 +49,6 @@ pub struct LogDir {
     /// Logs that were deleted and of which checkpoint files may still tell: not those that are named here.
     forgotten: Mutex<BTreeMap<TopicPartition, BTreeSet<Checkpoint>>>,
     recovery: RecoveryState,
-    partitions: AtomicUsize,
 }
 
 impl std::fmt::Debug for LogDir {
@@ -97,7 +96,6 @@ impl LogDir {
             raised: Mutex::default(),
             forgotten: Mutex::default(),
             recovery: RecoveryState::default(),
-            partitions: AtomicUsize::new(0),
             path,
             name,
         };
@@ -190,20 +188,6 @@ impl LogDir {
             });
         }
         Ok(())
-    }
-
-    /// Logs open in this directory.
-    pub fn partitions_count(&self) -> usize {
-        self.partitions.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn add_partitions(&self, added: isize) {
-        if added >= 0 {
-            self.partitions.fetch_add(added as usize, Ordering::Relaxed);
-        } else {
-            self.partitions
-                .fetch_sub(added.unsigned_abs(), Ordering::Relaxed);
-        }
     }
 
     /// Free and total bytes of the file system (DescribeLogDirs).

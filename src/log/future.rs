@@ -47,9 +47,7 @@ impl Log {
                 reason: "the topic's name is too long to be moved".into(),
             });
         };
-        let log = load::load_named(params, &name)?;
-        dir.add_partitions(1);
-        Ok(log)
+        load::load_named(params, &name)
     }
 
     /// Whether a future log of the partition could have a name.

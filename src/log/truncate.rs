@@ -175,9 +175,6 @@ impl Log {
         disk::rename(&self.path, &target).map_err(|e| self.io_error("rename", &self.path, e))?;
         sync_dir(self.dir.path()).map_err(|e| self.dir.fail(e))?;
         self.dir.forget(&self.topic_partition);
-        if !self.is_closed {
-            self.dir.add_partitions(-1);
-        }
         self.is_closed = true;
         self.readers.clear();
         self.deleted.clear();

@@ -27,11 +27,12 @@ pub const TXN_ENTRY: usize = 34;
 const ENTRIES_READ: u64 = 128;
 
 /// A transaction that was aborted: its first record, its marker, and the last stable offset behind that.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Ordered by the first record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AbortedTxn {
-    pub producer_id: ProducerId,
     pub first_offset: Offset,
     pub last_offset: Offset,
+    pub producer_id: ProducerId,
     pub last_stable_offset: Offset,
 }
 
@@ -245,6 +246,12 @@ pub fn decode(bytes: &[u8], base_offset: Offset) -> Option<Vec<AbortedTxn>> {
         Some(txn)
     };
     entries.iter().map(sound).collect()
+}
+
+/// The entries of a file that others write to: one that is cut off is on its way. `None` for entries of another version.
+pub fn decode_growing(bytes: &[u8]) -> Option<Vec<AbortedTxn>> {
+    let (entries, _) = bytes.as_chunks::<TXN_ENTRY>();
+    entries.iter().map(AbortedTxn::decode).collect()
 }
 
 /// The first entry whose marker is at or behind `offset`; `count` where there is none.

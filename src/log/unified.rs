@@ -98,11 +98,8 @@ const COPIED_MAX: usize = 2048;
 impl Log {
     /// Creates the log, or loads it and, after an unclean stop, recovers it.
     pub fn open(params: OpenParams) -> Result<Log, StorageError> {
-        let dir = params.dir.clone();
-        dir.check_online()?;
-        let log = load::load(params)?;
-        dir.add_partitions(1);
-        Ok(log)
+        params.dir.check_online()?;
+        load::load(params)
     }
 
     pub fn topic_partition(&self) -> &TopicPartition {
@@ -690,7 +687,6 @@ impl Log {
         }
         self.is_closed = true;
         self.readers.clear();
-        self.dir.add_partitions(-1);
         Ok(())
     }
 

@@ -17,15 +17,16 @@ use std::time::SystemTime;
 
 use super::filter::{Counts, Filter, LastRecord, Outcome, inflate, read_marker};
 use super::offset_map::OffsetMap;
-use super::output::{CleanedSegment, decode_txn_index};
+use super::output::CleanedSegment;
 use super::plan::{CleanableRange, SizedSegment, SourceSegment, floor_index, group_by_size};
-use super::transactions::{AbortedTxn, CleanedTransactions};
+use super::transactions::CleanedTransactions;
 use super::{CleanerSettings, CleanerStats, CleaningError};
 use crate::log::Log;
 use crate::log::batch_io::{BatchAt, BatchScanner};
 use crate::log::disk;
 use crate::log::index::position_in_file;
 use crate::log::paths::{INDEX, LOG, TIME_INDEX, TXN_INDEX, segment_file};
+use crate::log::txn_index::{self, AbortedTxn};
 use crate::protocol::batch::{RawRecords, check_crc};
 use crate::types::{Offset, ProducerId, TimestampMs};
 
@@ -353,7 +354,7 @@ fn read_txn_indexes(dir: &Path, bases: &[Offset]) -> Result<Vec<AbortedTxn>, Cle
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
             other => other.map_err(CleaningError::Io)?,
         };
-        let entries = decode_txn_index(&bytes).ok_or_else(|| CleaningError::Corrupt {
+        let entries = txn_index::decode_growing(&bytes).ok_or_else(|| CleaningError::Corrupt {
             path,
             position: 0,
             reason: "no transaction index".into(),

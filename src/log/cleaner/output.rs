@@ -6,16 +6,15 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::transactions::AbortedTxn;
 use crate::log::disk;
 use crate::log::index::{Indexes, TimestampOffset};
 use crate::log::paths::{INDEX, LOG, TIME_INDEX, TXN_INDEX, segment_file};
+use crate::log::txn_index::{self, AbortedTxn};
 use crate::protocol::batch::BatchHeader;
 use crate::types::{NO_TIMESTAMP, Offset};
 
 /// Suffix of files that cleaning has not finished.
 pub const CLEANED: &str = "cleaned";
-const TXN_ENTRY: usize = 34;
 /// What a segment may have in files.
 pub const SEGMENT_KINDS: [&str; 4] = [LOG, INDEX, TIME_INDEX, TXN_INDEX];
 
@@ -121,7 +120,7 @@ impl CleanedSegment {
         self.write_beside(INDEX, &self.indexes.offset_bytes(), modified)?;
         self.write_beside(TIME_INDEX, &self.indexes.time_bytes(), modified)?;
         if !aborted.is_empty() {
-            self.write_beside(TXN_INDEX, &encode_txn_index(aborted), modified)?;
+            self.write_beside(TXN_INDEX, &txn_index::encode(aborted), modified)?;
         }
         Ok(())
     }
@@ -147,41 +146,4 @@ fn remove(dir: &Path, base_offset: Offset) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// ```text
-/// 0 version i16 | 2 producer id i64 | 10 first offset i64 | 18 last offset i64 | 26 last stable offset i64
-/// ```
-pub fn encode_txn_index(aborted: &[AbortedTxn]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(aborted.len() * TXN_ENTRY);
-    for txn in aborted {
-        out.extend_from_slice(&0i16.to_be_bytes());
-        let fields = [
-            txn.producer_id,
-            txn.first_offset,
-            txn.last_offset,
-            txn.last_stable_offset,
-        ];
-        for field in fields {
-            out.extend_from_slice(&field.to_be_bytes());
-        }
-    }
-    out
-}
-
-/// The same, read. An entry that is cut off is being written at this moment; `None` for entries of another version.
-pub fn decode_txn_index(bytes: &[u8]) -> Option<Vec<AbortedTxn>> {
-    bytes
-        .chunks_exact(TXN_ENTRY)
-        .map(|entry| {
-            let (version, fields) = entry.split_first_chunk::<2>()?;
-            let field = |at: usize| Some(i64::from_be_bytes(*fields.get(at * 8..)?.first_chunk()?));
-            (*version == [0, 0]).then_some(AbortedTxn {
-                producer_id: field(0)?,
-                first_offset: field(1)?,
-                last_offset: field(2)?,
-                last_stable_offset: field(3)?,
-            })
-        })
-        .collect()
 }

@@ -4,16 +4,8 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
+use crate::log::AbortedTxn;
 use crate::types::{Offset, ProducerId};
-
-/// A transaction that was aborted, as the transaction index has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct AbortedTxn {
-    pub first_offset: Offset,
-    pub last_offset: Offset,
-    pub producer_id: ProducerId,
-    pub last_stable_offset: Offset,
-}
 
 /// What a control batch says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

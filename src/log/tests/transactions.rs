@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use super::super::txn_index::{AbortedTxn, TXN_ENTRY};
+use super::super::txn_index::{self, AbortedTxn, TXN_ENTRY};
 use super::*;
 use crate::protocol::ErrorCode;
 use crate::protocol::batch::{TransactionMarker, control_batch};
@@ -357,4 +357,20 @@ fn without_a_coordinators_word_only_open_transactions_go_on() {
         write(&mut log, 0, 2, open),
         Err(ErrorCode::InvalidProducerEpoch)
     );
+}
+
+#[test]
+fn an_index_that_grows_is_read_up_to_its_last_whole_entry() {
+    let txn = |n| AbortedTxn {
+        producer_id: n,
+        first_offset: n + 1,
+        last_offset: n + 2,
+        last_stable_offset: n + 3,
+    };
+    let mut bytes = txn_index::encode(&[txn(1), txn(100)]);
+    let read = txn_index::decode_growing;
+    assert_eq!(read(&bytes), Some(vec![txn(1), txn(100)]));
+    assert_eq!(read(&bytes[..TXN_ENTRY + 33]), Some(vec![txn(1)]));
+    bytes[1] = 1;
+    assert_eq!(read(&bytes), None, "another version");
 }

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use super::*;
+use crate::log::AbortedTxn;
 use crate::log::cleaner::filter::{Counts, Filter, LastRecord, Outcome};
 use crate::log::cleaner::offset_map::OffsetMap;
-use crate::log::cleaner::transactions::{AbortedTxn, CleanedTransactions};
+use crate::log::cleaner::transactions::CleanedTransactions;
 use crate::protocol::batch::{CompressionType, HEADER_SIZE, control_batch};
 use crate::types::ProducerId;
 

@@ -3,8 +3,6 @@
 use std::fs;
 
 use super::*;
-use crate::log::cleaner::output::{decode_txn_index, encode_txn_index};
-use crate::log::cleaner::transactions::AbortedTxn;
 
 /// A log that was cleaned, the files from before, and from after: what a crash in between may leave is made of them.
 struct Fixture {
@@ -143,22 +141,6 @@ fn a_swap_is_finished_from_every_point() {
         }
         f.check(&left, CLEANED);
     }
-}
-
-#[test]
-fn transaction_indexes_are_read_as_written() {
-    let txn = |n| AbortedTxn {
-        producer_id: n,
-        first_offset: n + 1,
-        last_offset: n + 2,
-        last_stable_offset: n + 3,
-    };
-    let mut bytes = encode_txn_index(&[txn(1), txn(100)]);
-    assert_eq!(bytes.len(), 68);
-    assert_eq!(decode_txn_index(&bytes), Some(vec![txn(1), txn(100)]));
-    assert_eq!(decode_txn_index(&bytes[..67]), Some(vec![txn(1)]));
-    bytes[1] = 1;
-    assert_eq!(decode_txn_index(&bytes), None, "another version");
 }
 
 #[test]
