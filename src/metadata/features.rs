@@ -1,5 +1,8 @@
 //! The features of KIP-584 that this release knows, with Kafka 4.3.1's ranges.
 
+use kafka_protocol::messages::broker_registration_request::Feature;
+use kafka_protocol::protocol::StrBytes;
+
 use super::image::FeaturesImage;
 
 /// Name of the feature whose level decides which metadata records may be written.
@@ -49,6 +52,17 @@ pub const SUPPORTED_FEATURES: &[SupportedFeature] = &[
 /// The feature's range here, if it is known.
 pub fn supported(name: &str) -> Option<&'static SupportedFeature> {
     SUPPORTED_FEATURES.iter().find(|f| f.name == name)
+}
+
+/// All of them as a broker tells them when it registers (BrokerRegistration).
+pub fn of_registration() -> Vec<Feature> {
+    let features = SUPPORTED_FEATURES.iter().map(|feature| {
+        Feature::default()
+            .with_name(StrBytes::from_static_str(feature.name))
+            .with_min_supported_version(feature.min_level)
+            .with_max_supported_version(feature.max_level)
+    });
+    features.collect()
 }
 
 impl FeaturesImage {

@@ -9,7 +9,7 @@ use kafka_protocol::error::ParseResponseErrorCode;
 use kafka_protocol::messages::assign_replicas_to_dirs_request::{
     DirectoryData, PartitionData, TopicData,
 };
-use kafka_protocol::messages::broker_registration_request::{Feature, Listener};
+use kafka_protocol::messages::broker_registration_request::Listener;
 use kafka_protocol::messages::{
     AssignReplicasToDirsRequest, BrokerHeartbeatRequest, BrokerHeartbeatResponse,
     BrokerId as WireBrokerId, BrokerRegistrationRequest,
@@ -22,7 +22,7 @@ use tracing::{error, info, warn};
 use super::storage::DirFailures;
 use crate::api::Services;
 use crate::config::Config;
-use crate::metadata::features::SUPPORTED_FEATURES;
+use crate::metadata::features;
 use crate::protocol::ErrorCode;
 use crate::types::{BrokerId, Uuid};
 
@@ -315,12 +315,6 @@ pub fn registration(
             .with_port(endpoint.port)
             .with_security_protocol(endpoint.security_protocol.id())
     });
-    let features = SUPPORTED_FEATURES.iter().map(|feature| {
-        Feature::default()
-            .with_name(StrBytes::from_static_str(feature.name))
-            .with_min_supported_version(feature.min_level)
-            .with_max_supported_version(feature.max_level)
-    });
     let log_dirs = services.replicas.log_dirs();
     let dirs: Vec<_> = log_dirs.online().collect();
     let previous = dirs
@@ -333,7 +327,7 @@ pub fn registration(
         .with_cluster_id(StrBytes::from_string(cluster_id.to_owned()))
         .with_incarnation_id(incarnation_id)
         .with_listeners(listeners.collect())
-        .with_features(features.collect())
+        .with_features(features::of_registration())
         .with_rack(config.broker_rack.clone().map(StrBytes::from_string))
         .with_log_dirs(dirs.iter().filter_map(|dir| dir.directory_id()).collect())
         .with_previous_broker_epoch(previous)

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use kafka_protocol::messages::alter_partition_request::{BrokerState, PartitionData, TopicData};
-use kafka_protocol::messages::broker_registration_request::Feature;
 use kafka_protocol::messages::{
     AlterPartitionRequest, AlterPartitionResponse, BrokerHeartbeatRequest,
     BrokerId as WireBrokerId, BrokerRegistrationRequest,
@@ -20,7 +19,7 @@ use super::replica_log::{Entry, ReplicaLog};
 use super::world::{CLUSTER_ID, World};
 use super::{NodeId, PartitionIndex};
 use crate::log::Verdict;
-use crate::metadata::features::SUPPORTED_FEATURES;
+use crate::metadata::features;
 use crate::metadata::{MetadataDelta, MetadataImage, PartitionRegistration};
 use crate::partition::{
     CommittedIsr, Effects, IsrProposal, PartitionState, ReplicationRules, Transition,
@@ -637,17 +636,11 @@ fn asked(index: PartitionIndex, proposal: &IsrProposal) -> PartitionData {
 }
 
 fn registration(node: NodeId, incarnation: Uuid, previous_epoch: i64) -> BrokerRegistrationRequest {
-    let features = SUPPORTED_FEATURES.iter().map(|feature| {
-        Feature::default()
-            .with_name(StrBytes::from_static_str(feature.name))
-            .with_min_supported_version(feature.min_level)
-            .with_max_supported_version(feature.max_level)
-    });
     BrokerRegistrationRequest::default()
         .with_broker_id(WireBrokerId(node))
         .with_cluster_id(StrBytes::from_static_str(CLUSTER_ID))
         .with_incarnation_id(incarnation)
-        .with_features(features.collect())
+        .with_features(features::of_registration())
         .with_log_dirs(vec![Uuid::from_u128(1000 + node as u128)])
         .with_previous_broker_epoch(previous_epoch)
 }

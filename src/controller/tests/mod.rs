@@ -10,7 +10,6 @@ mod topics;
 
 use std::sync::Arc;
 
-use kafka_protocol::messages::broker_registration_request::Feature;
 use kafka_protocol::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
 };
@@ -25,7 +24,7 @@ use super::outcome::{Outcome, Settings, Turn};
 use super::rng::Rng;
 use super::{feature_control, topic_control};
 use crate::config::Config;
-use crate::metadata::features::SUPPORTED_FEATURES;
+use crate::metadata::features;
 use crate::metadata::{MetadataDelta, MetadataImage, PartitionRegistration};
 use crate::protocol::metadata_records::MetadataRecord;
 use crate::types::{BrokerId, Offset, Uuid};
@@ -70,17 +69,11 @@ fn create(topics: Vec<CreatableTopic>) -> CreateTopicsRequest {
 }
 
 fn registration(id: BrokerId, incarnation: u128) -> BrokerRegistrationRequest {
-    let features = SUPPORTED_FEATURES.iter().map(|feature| {
-        Feature::default()
-            .with_name(StrBytes::from_static_str(feature.name))
-            .with_min_supported_version(feature.min_level)
-            .with_max_supported_version(feature.max_level)
-    });
     BrokerRegistrationRequest::default()
         .with_broker_id(WireBrokerId(id))
         .with_cluster_id(StrBytes::from_static_str(CLUSTER_ID))
         .with_incarnation_id(Uuid::from_u128(incarnation))
-        .with_features(features.collect())
+        .with_features(features::of_registration())
         .with_log_dirs(vec![Uuid::from_u128(1000 + id as u128)])
         .with_previous_broker_epoch(-1)
 }

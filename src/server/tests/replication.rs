@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use kafka_protocol::messages::alter_partition_reassignments_request::{
     ReassignablePartition, ReassignableTopic,
 };
-use kafka_protocol::messages::broker_registration_request::{Feature, Listener};
+use kafka_protocol::messages::broker_registration_request::Listener;
 use kafka_protocol::messages::create_topics_request::CreatableReplicaAssignment;
 use kafka_protocol::messages::{
     AlterPartitionReassignmentsRequest, BrokerHeartbeatRequest, BrokerId, BrokerRegistrationRequest,
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::api::Services;
 use crate::log::LogDirs;
-use crate::metadata::features::SUPPORTED_FEATURES;
+use crate::metadata::features;
 use crate::metadata::{MetadataDelta, MetadataImage, PartitionRegistration, Publisher};
 use crate::metrics::Metrics;
 use crate::partition::Partition;
@@ -116,18 +116,12 @@ fn registration(cluster_id: &str) -> BrokerRegistrationRequest {
         .with_name(StrBytes::from_static_str("PLAINTEXT"))
         .with_host(StrBytes::from_static_str("127.0.0.1"))
         .with_port(1);
-    let features = SUPPORTED_FEATURES.iter().map(|feature| {
-        Feature::default()
-            .with_name(StrBytes::from_static_str(feature.name))
-            .with_min_supported_version(feature.min_level)
-            .with_max_supported_version(feature.max_level)
-    });
     BrokerRegistrationRequest::default()
         .with_broker_id(BrokerId(FOLLOWER))
         .with_cluster_id(StrBytes::from_string(cluster_id.to_owned()))
         .with_incarnation_id(random_uuid())
         .with_listeners(vec![listener])
-        .with_features(features.collect())
+        .with_features(features::of_registration())
         .with_log_dirs(vec![random_uuid()])
         .with_previous_broker_epoch(-1)
 }
