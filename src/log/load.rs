@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use tracing::warn;
 
+use super::append::parse_end_txn_marker;
 use super::batch_io::BatchScanner;
 use super::checkpoint::{
     PARTITION_METADATA, format_partition_metadata, parse_partition_metadata, read_file,
@@ -26,7 +27,7 @@ use super::reader::Readers;
 use super::recovery::Progress;
 use super::segment::{ActiveSegment, ClosedSegment};
 use super::txn_index::{self, TxnIndexes};
-use super::unified::{Log, parse_end_txn_marker, roll_jitter_ms, write_index_files};
+use super::unified::{Log, roll_jitter_ms, write_index_files};
 use super::{AbortedTxn, LeaderEpochCache, LogDir, OpenParams, disk};
 use crate::types::{Offset, TimestampMs, TopicPartition};
 

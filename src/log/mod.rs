@@ -6,6 +6,7 @@
 //!
 //! Bytes on disk are Kafka's.
 
+mod append;
 mod batch_io;
 mod checkpoint;
 pub mod cleaner;
@@ -24,6 +25,7 @@ mod lookup;
 mod paths;
 mod producer_snapshot;
 mod producer_state;
+mod read;
 mod reader;
 mod recovery;
 mod retention;
