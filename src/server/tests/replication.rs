@@ -306,3 +306,32 @@ fn answers_of_another_broker_name_the_leader() {
     let found = (endpoint.node_id, endpoint.host.as_str(), endpoint.port);
     assert_eq!(found, (FOLLOWER, "127.0.0.1", 1));
 }
+
+/// What a dead process sent may be worked off after the living one has registered.
+#[test]
+fn a_broker_whose_place_was_taken_registers_anew() {
+    let fixture = Fixture::start_with(&[("node.id", "1"), ("broker.heartbeat.interval.ms", "50")]);
+    let services = fixture.services();
+    let epoch_of = |services: &Services| services.replicas.broker_epoch();
+    let first = epoch_of(&services);
+    let registered = services.image().cluster.broker(1).cloned();
+    let dirs = registered.expect("it is registered").log_dirs.clone();
+    let late = registration(&services.cluster_id)
+        .with_broker_id(BrokerId(1))
+        .with_log_dirs(dirs);
+    fixture.runtime.block_on(async {
+        let response = services.controller.broker_registration(late).await;
+        assert_eq!(response.error_code, 0);
+        assert!(response.broker_epoch > first);
+        let mut changes = services.images.watch();
+        let back = async {
+            while epoch_of(&services) <= response.broker_epoch
+                || !services.image().cluster.is_alive(1)
+            {
+                changes.changed().await.expect("the broker runs");
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(20), back).await;
+        assert!(waited.is_ok(), "it stays without a place");
+    });
+}
