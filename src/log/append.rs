@@ -8,7 +8,6 @@ use bytes::Bytes;
 
 use super::error::{AppendError, StorageError};
 use super::producer_state::{EndTxnMarker, Verdict};
-use super::segment::RollLimits;
 use super::unified::Log;
 use super::{AbortedTxn, AppendInfo, disk};
 use crate::protocol::batch::{
@@ -170,14 +169,9 @@ impl Log {
         if self.leader_epochs.latest_epoch() < Some(header.partition_leader_epoch) {
             self.assign_epoch(header.partition_leader_epoch, header.base_offset)?;
         }
-        let limits = RollLimits {
-            segment_bytes: self.config.segment_bytes,
-            segment_ms: self.config.segment_ms_max(),
-            index_bytes: usize::try_from(self.config.segment_index_bytes).unwrap_or(0),
-        };
         let should_roll = self
             .active
-            .should_roll(&self.path, &limits, header, self.now_ms)
+            .should_roll(&self.path, &self.config, header, self.now_ms)
             .map_err(|e| self.segment_error("read", e))?;
         if should_roll {
             self.write(pending)?;
@@ -188,7 +182,7 @@ impl Log {
         }
         pending.push(header, &batch[HEADER_SIZE..]);
         self.active
-            .append(&self.path, header, self.config.index_interval_bytes)
+            .append(&self.path, header)
             .map_err(|e| self.segment_error("index", e))?;
         if header.is_control() && header.has_producer_id() {
             if let Some(marker) = parse_end_txn_marker(header, batch) {

@@ -27,8 +27,9 @@ use super::reader::Readers;
 use super::recovery::Progress;
 use super::segment::{ActiveSegment, ClosedSegment};
 use super::txn_index::{self, TxnIndexes};
-use super::unified::{Log, roll_jitter_ms, write_index_files};
+use super::unified::{Log, write_index_files};
 use super::{AbortedTxn, LeaderEpochCache, LogDir, OpenParams, disk};
+use crate::config::TopicConfig;
 use crate::types::{Offset, TimestampMs, TopicPartition};
 
 /// Read-ahead of walks over headers.
@@ -56,8 +57,7 @@ fn create(params: OpenParams, path: &Path) -> Result<Log, StorageError> {
         replace_file(path, PARTITION_METADATA, text.as_bytes(), false)
             .map_err(|e| params.dir.fail(e))?;
     }
-    let jitter_ms = roll_jitter_ms(&params.config);
-    let active = ActiveSegment::create(path, 0, params.now_ms, jitter_ms)
+    let active = ActiveSegment::create(path, 0, params.now_ms, &params.config)
         .map_err(|e| params.dir.fail(StorageError::io("create log in", path, e)))?;
     let mut log = assemble(params, path, Vec::new(), active);
     log.dir_dirty = true;
@@ -162,14 +162,12 @@ fn load_existing(mut params: OpenParams, path: &Path) -> Result<Log, StorageErro
         dir: dir.clone(),
         topic_partition: params.topic_partition.clone(),
         path,
-        index_interval: u64::try_from(params.config.index_interval_bytes).unwrap_or(0),
+        config: params.config.clone(),
         recovery_point,
-        holes: params.config.cleanup_policy.compact,
         epochs: LeaderEpochCache::load(path)?,
         epochs_changed: false,
         recovered: Vec::new(),
     };
-    let jitter_ms = roll_jitter_ms(&params.config);
     let (closed, active, next_offset, dropped) = if let Some((last, _)) = segments.last() {
         let floor = segments.partition_point(|(base, _)| *base <= recovery_point);
         let first_unflushed = if clean {
@@ -178,12 +176,12 @@ fn load_existing(mut params: OpenParams, path: &Path) -> Result<Log, StorageErro
             floor.max(1) - 1
         };
         let end = LoadedEnd {
-            active: ActiveSegment::new(*last, 0, now_ms, jitter_ms),
+            active: ActiveSegment::new(*last, 0, now_ms, &params.config),
             next_offset: *last,
         };
         loader.load_segments(&segments, &indexed, first_unflushed, end)?
     } else {
-        let active = ActiveSegment::create(path, checkpointed_start, now_ms, jitter_ms)
+        let active = ActiveSegment::create(path, checkpointed_start, now_ms, &params.config)
             .map_err(|e| StorageError::io("create log in", path, e))?;
         (Vec::new(), active, checkpointed_start, Vec::new())
     };
@@ -227,10 +225,8 @@ pub(super) struct Loader<'a> {
     pub(super) dir: Arc<LogDir>,
     topic_partition: TopicPartition,
     pub(super) path: &'a Path,
-    pub(super) index_interval: u64,
+    pub(super) config: Arc<TopicConfig>,
     pub(super) recovery_point: Offset,
-    /// Compaction leaves offsets out between segments; without it a hole means that the end of a segment was lost.
-    holes: bool,
     pub(super) epochs: LeaderEpochCache,
     pub(super) epochs_changed: bool,
     /// Base offsets of the segments that were recovered, and whether they hold transactional batches.
@@ -266,7 +262,7 @@ impl Loader<'_> {
         );
         for (at, (base, size)) in segments.iter().copied().enumerate() {
             let is_last = at + 1 == segments.len();
-            let mut segment = ActiveSegment::new(base, size, 0, 0);
+            let mut segment = ActiveSegment::new(base, size, 0, &self.config);
             let mut torn = false;
             let next_offset = if size == 0 {
                 // Nothing to recover, whatever old index files say.
@@ -291,12 +287,15 @@ impl Loader<'_> {
                 progress.segment_done(base);
                 let recovered = recovered?;
                 self.recovered.push((base, recovered.transactional));
-                segment = ActiveSegment::new(base, recovered.size, 0, 0);
+                segment = ActiveSegment::new(base, recovered.size, 0, &self.config);
                 segment.set_indexes(recovered.indexes);
                 write_index_files(self.path, &mut segment)
                     .map_err(|e| StorageError::io("index segment in", self.path, e))?;
                 let next_base = segments.get(at + 1).map(|(base, _)| *base);
-                torn = recovered.torn || self.ends_early(base, recovered.next_offset, next_base)?;
+                // What is behind the last batch is not of this log where the next segment goes on there: zeros that a roll
+                // had cut off, mostly.
+                torn = recovered.torn && next_base != Some(recovered.next_offset)
+                    || self.ends_early(base, recovered.next_offset, next_base)?;
                 recovered.next_offset
             };
             if is_last || torn {
@@ -323,7 +322,9 @@ impl Loader<'_> {
         next_offset: Offset,
         next_base: Option<Offset>,
     ) -> Result<bool, StorageError> {
-        let Some(next_base) = next_base.filter(|next| !self.holes && next_offset < *next) else {
+        // Compaction leaves offsets out between segments; without it a hole means that the end of a segment was lost.
+        let holes = self.config.cleanup_policy.compact;
+        let Some(next_base) = next_base.filter(|next| !holes && next_offset < *next) else {
             return Ok(false);
         };
         let path = segment_file(self.path, base, LOG);

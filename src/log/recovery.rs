@@ -144,6 +144,7 @@ impl Loader<'_> {
 
     fn read_segment(&self, file: &File, base: Offset, size: u64) -> io::Result<Walk> {
         let checks = Checks::new(file);
+        let interval = u64::try_from(self.config.index_interval_bytes).unwrap_or(0);
         let state = self.dir.recovery();
         let walk = std::thread::scope(|scope| {
             let mut helpers = 0;
@@ -151,7 +152,7 @@ impl Loader<'_> {
                 scope.spawn(|| checks.work(true));
                 helpers += 1;
             }
-            let walk = Walk::run(file, base, size, self.index_interval, Some(&checks));
+            let walk = Walk::run(file, base, size, interval, Some(&checks));
             checks.close();
             checks.work(false);
             (walk, helpers)
@@ -161,7 +162,7 @@ impl Loader<'_> {
         let walk = walk?;
         match checks.first_bad()? {
             // All before it is sound: once more, up to there.
-            Some(bad) if bad < walk.valid => Walk::run(file, base, bad, self.index_interval, None),
+            Some(bad) if bad < walk.valid => Walk::run(file, base, bad, interval, None),
             _ => Ok(walk),
         }
     }

@@ -9,8 +9,9 @@ use super::batch_io::{BatchAt, BatchScanner};
 use super::disk;
 use super::index::{Indexes, TimestampOffset, lookup_time_in_file};
 use super::paths::{INDEX, LOG, TIME_INDEX, segment_file};
+use crate::config::TopicConfig;
 use crate::protocol::batch::BatchHeader;
-use crate::types::{NO_TIMESTAMP, Offset, TimestampMs};
+use crate::types::{NO_TIMESTAMP, Offset, TimestampMs, Uuid};
 
 /// Read-ahead of a search for one batch: enough for a few small batches, one page of the page cache.
 pub const SEARCH_CHUNK: usize = 1024;
@@ -124,14 +125,20 @@ pub struct ActiveSegment {
     /// Largest timestamp of the first batch: `segment.ms` counts from it. `None` before it is read.
     first_timestamp: Option<TimestampMs>,
     created_ms: TimestampMs,
+    /// How much sooner than `segment.ms` the segment is rolled, so that logs do not all roll at once.
     jitter_ms: i64,
+    /// `index.interval.bytes` and `segment.index.bytes` of the time it was made: a change is for the segments to come.
+    index_interval_bytes: u64,
+    index_bytes_max: usize,
+    /// The file is longer than what was appended (`preallocate`).
+    preallocated: bool,
     bytes_since_index_entry: u64,
     recent: Recent,
 }
 
 impl ActiveSegment {
     /// A segment that is on disk already (`size` bytes).
-    pub fn new(base_offset: Offset, size: u64, now_ms: TimestampMs, jitter_ms: i64) -> Self {
+    pub fn new(base_offset: Offset, size: u64, now_ms: TimestampMs, config: &TopicConfig) -> Self {
         Self {
             base_offset,
             size,
@@ -141,26 +148,41 @@ impl ActiveSegment {
             largest: None,
             first_timestamp: None,
             created_ms: now_ms,
-            jitter_ms,
+            jitter_ms: roll_jitter_ms(config),
+            index_interval_bytes: u64::try_from(config.index_interval_bytes).unwrap_or(0),
+            index_bytes_max: usize::try_from(config.segment_index_bytes).unwrap_or(0),
+            preallocated: false,
             bytes_since_index_entry: 0,
             recent: Recent::default(),
         }
     }
 
-    /// A new segment with an empty file.
+    /// A new segment with an empty file, or, with `preallocate`, one of `segment.bytes` zeros that take no space yet.
     pub fn create(
         dir: &Path,
         base: Offset,
         now_ms: TimestampMs,
-        jitter_ms: i64,
+        config: &TopicConfig,
     ) -> io::Result<Self> {
-        disk::create(&segment_file(dir, base, LOG))?;
-        let segment = Self::new(base, 0, now_ms, jitter_ms);
+        let file = disk::create(&segment_file(dir, base, LOG))?;
+        if config.preallocate {
+            disk::set_len(&file, u64::try_from(config.segment_bytes).unwrap_or(0))?;
+        }
+        let segment = Self::new(base, 0, now_ms, config);
         let _ = segment.indexes.set(Box::new(Indexes::new(base)));
         Ok(Self {
             indexes_dirty: true,
+            preallocated: config.preallocate,
             ..segment
         })
+    }
+
+    /// Cuts off what was preallocated and not used. Tells whether there was something.
+    pub fn trim(&mut self, dir: &Path) -> io::Result<bool> {
+        if self.preallocated {
+            disk::set_len(self.file(dir)?, self.size)?;
+        }
+        Ok(std::mem::take(&mut self.preallocated))
     }
 
     pub fn set_indexes(&mut self, indexes: Indexes) {
@@ -209,12 +231,12 @@ impl ActiveSegment {
     pub fn should_roll(
         &mut self,
         dir: &Path,
-        limits: &RollLimits,
+        config: &TopicConfig,
         batch: &BatchHeader,
         now_ms: TimestampMs,
     ) -> io::Result<bool> {
         let batch_size = batch.size_bytes() as u64;
-        let size_max = u64::try_from(limits.segment_bytes).unwrap_or(0);
+        let size_max = u64::try_from(config.segment_bytes).unwrap_or(0);
         if batch.last_offset() - self.base_offset > i64::from(i32::MAX) {
             return Ok(true);
         }
@@ -230,10 +252,10 @@ impl ActiveSegment {
         } else {
             now_ms - self.created_ms
         };
-        if waited > limits.segment_ms.saturating_sub(self.jitter_ms) {
+        if waited > config.segment_ms_max().saturating_sub(self.jitter_ms) {
             return Ok(true);
         }
-        Ok(self.indexes(dir)?.is_full(limits.index_bytes))
+        Ok(self.indexes(dir)?.is_full(self.index_bytes_max))
     }
 
     fn load_first_timestamp(&mut self, dir: &Path) -> io::Result<TimestampMs> {
@@ -249,7 +271,7 @@ impl ActiveSegment {
     }
 
     /// Takes note of a batch that is written (or about to be) at the end; `header` is final.
-    pub fn append(&mut self, dir: &Path, header: &BatchHeader, interval: i32) -> io::Result<()> {
+    pub fn append(&mut self, dir: &Path, header: &BatchHeader) -> io::Result<()> {
         let last_offset = header.last_offset();
         let position = self.size;
         let mut largest = self.largest_timestamp(dir)?;
@@ -263,7 +285,7 @@ impl ActiveSegment {
         if self.size == 0 {
             self.first_timestamp = Some(header.max_timestamp);
         }
-        if self.bytes_since_index_entry > u64::try_from(interval).unwrap_or(0) {
+        if self.bytes_since_index_entry > self.index_interval_bytes {
             let indexes = self.indexes_mut(dir)?;
             indexes.append_offset(last_offset, position);
             indexes.maybe_append_time(largest);
@@ -328,6 +350,7 @@ impl ActiveSegment {
         if let Some(place) = place {
             disk::set_len(self.file(dir)?, place.position)?;
             self.size = place.position;
+            self.preallocated = false;
         }
         self.bytes_since_index_entry = 0;
         if self.size == 0 {
@@ -360,12 +383,12 @@ impl ActiveSegment {
     }
 }
 
-/// What a topic's config says about rolling.
-#[derive(Clone, Copy, Debug)]
-pub struct RollLimits {
-    pub segment_bytes: i32,
-    pub segment_ms: i64,
-    pub index_bytes: usize,
+fn roll_jitter_ms(config: &TopicConfig) -> i64 {
+    let bound = config.segment_jitter_ms.min(config.segment_ms);
+    if bound <= 0 {
+        return 0;
+    }
+    (Uuid::new_v4().as_u128() % bound as u128) as i64
 }
 
 /// The first batch that ends at or behind `offset`, searched from `from`. A position out of a damaged index (no batch

@@ -79,8 +79,8 @@ impl Log {
         {
             self.closed_bytes -= last.size;
             self.delete_segment_files(self.active.base_offset)?;
-            let jitter_ms = self.roll_jitter_ms();
-            self.active = ActiveSegment::new(last.base_offset, last.size, self.now_ms, jitter_ms);
+            self.active =
+                ActiveSegment::new(last.base_offset, last.size, self.now_ms, &self.config);
         }
         self.active
             .truncate_to(&self.path, offset, self.now_ms)
@@ -110,8 +110,7 @@ impl Log {
         for snapshot in std::mem::take(&mut self.snapshots) {
             self.delete_file(snapshot, SNAPSHOT)?;
         }
-        let jitter_ms = self.roll_jitter_ms();
-        self.active = ActiveSegment::create(&self.path, offset, self.now_ms, jitter_ms)
+        self.active = ActiveSegment::create(&self.path, offset, self.now_ms, &self.config)
             .map_err(|e| self.segment_error("create", e))?;
         sync_dir(&self.path).map_err(|e| self.dir.fail(e))?;
         self.leader_epochs.clear();

@@ -202,8 +202,7 @@ impl Log {
         self.finish_active()?;
         self.producers.map_end_offset = base_offset;
         self.take_snapshot(false)?;
-        let jitter_ms = self.roll_jitter_ms();
-        let next = ActiveSegment::create(&self.path, base_offset, self.now_ms, jitter_ms)
+        let next = ActiveSegment::create(&self.path, base_offset, self.now_ms, &self.config)
             .map_err(|e| self.segment_error("roll", e))?;
         let last = std::mem::replace(&mut self.active, next);
         if last.size == 0 {
@@ -218,18 +217,16 @@ impl Log {
         Ok(())
     }
 
-    /// How much sooner than `segment.ms` a new segment is rolled, so that logs do not all roll at once.
-    pub(super) fn roll_jitter_ms(&self) -> i64 {
-        roll_jitter_ms(&self.config)
-    }
-
-    /// Brings the active segment's index files up to date.
-    fn finish_active(&mut self) -> Result<(), StorageError> {
+    /// Leaves the active segment's files as those of a closed one. Tells whether the log file was cut to its size.
+    fn finish_active(&mut self) -> Result<bool, StorageError> {
         let finished = self
             .active
             .finish_time_index(&self.path)
             .and_then(|()| write_index_files(&self.path, &mut self.active));
-        finished.map_err(|e| self.segment_error("index", e))
+        finished.map_err(|e| self.segment_error("index", e))?;
+        self.active
+            .trim(&self.path)
+            .map_err(|e| self.segment_error("trim", e))
     }
 
     /// Writes the producer state at the log's end, unless the last snapshot is of there.
@@ -358,10 +355,10 @@ impl Log {
         }
         self.check_open()?;
         let indexes_dirty = self.active.indexes_dirty;
-        self.finish_active()?;
+        let trimmed = self.finish_active()?;
         self.take_snapshot(sync)?;
         if sync {
-            if indexes_dirty || self.dir_dirty {
+            if indexes_dirty || self.dir_dirty || trimmed {
                 self.sync_active_indexes()?;
                 self.dir_dirty = true;
                 self.rolled = true;
@@ -394,12 +391,4 @@ pub(super) fn write_index_files(dir: &Path, segment: &mut ActiveSegment) -> io::
         segment.indexes_dirty = false;
     }
     Ok(())
-}
-
-pub(super) fn roll_jitter_ms(config: &TopicConfig) -> i64 {
-    let bound = config.segment_jitter_ms.min(config.segment_ms);
-    if bound <= 0 {
-        return 0;
-    }
-    (Uuid::new_v4().as_u128() % bound as u128) as i64
 }

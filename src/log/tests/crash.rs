@@ -35,10 +35,15 @@ struct Run {
 
 impl Run {
     fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut TopicConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = config(|c| {
             c.segment_bytes = 500;
             c.index_interval_bytes = 100;
+            change(c);
         });
         let recorder = Recorder::watch(dir.path());
         let log = Some(open_with(dir.path(), &config));
@@ -262,8 +267,7 @@ fn check_indexes(partition: &Path) -> Result<(), String> {
 }
 
 /// Appends, rolls, flushes, truncates into a closed segment, moves the start, restarts, expires; about 250 operations.
-fn full_run(deaf: Option<Deaf>) -> Run {
-    let mut run = Run::new();
+fn full_run(mut run: Run, deaf: Option<Deaf>) -> Run {
     if let Some(deaf) = deaf {
         run.recorder.plant(deaf);
     }
@@ -295,7 +299,9 @@ fn full_run(deaf: Option<Deaf>) -> Run {
 
 #[test]
 fn a_power_cut_at_any_operation_loses_nothing_that_was_flushed() {
-    full_run(None).crash_everywhere().unwrap();
+    full_run(Run::new(), None).crash_everywhere().unwrap();
+    let preallocated = Run::with(|c| c.preallocate = true);
+    full_run(preallocated, None).crash_everywhere().unwrap();
 }
 
 #[test]
@@ -308,7 +314,7 @@ fn planted_bugs_are_found_by_power_cuts() {
         ),
     ];
     for (name, deaf) in bugs {
-        let found = full_run(Some(deaf)).crash_everywhere();
+        let found = full_run(Run::new(), Some(deaf)).crash_everywhere();
         assert!(found.is_err(), "{name} was not found");
     }
 }
@@ -338,7 +344,7 @@ fn an_index_that_a_truncation_forgot_is_found() {
 
 /// Any order of steps, from a seed.
 fn random_run(seed: u64) -> Run {
-    let mut run = Run::new();
+    let mut run = Run::with(|c| c.preallocate = seed.is_multiple_of(3));
     let mut state = seed;
     for _ in 0..25 {
         let step = random(&mut state);

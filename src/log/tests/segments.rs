@@ -117,6 +117,91 @@ fn segments_roll_when_the_index_is_full_or_offsets_do_not_fit() {
 }
 
 #[test]
+fn a_new_index_size_or_interval_is_for_the_segments_to_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open_with(dir.path(), &config(|c| c.index_interval_bytes = 1));
+    let tiny = |interval: i32| {
+        config(|c| {
+            c.index_interval_bytes = interval;
+            c.segment_index_bytes = 36;
+        })
+    };
+    let entries = |base: i64| {
+        let file = dir.path().join(format!("topic-0/{base:020}.index"));
+        std::fs::metadata(file).unwrap().len() / 8
+    };
+    append(&mut log, batch(1, 10, NOW));
+    log.update_config(tiny(1 << 20));
+    for _ in 0..4 {
+        append(&mut log, batch(1, 10, NOW));
+    }
+    assert_eq!(log.segments_count(), 1, "the old index has room");
+    log.roll(5).unwrap();
+    assert_eq!(entries(0), 4, "at the old interval");
+    for _ in 0..4 {
+        append(&mut log, batch(1, 10, NOW));
+    }
+    assert_eq!(log.segments_count(), 2, "nothing is indexed");
+    log.update_config(tiny(1));
+    log.roll(9).unwrap();
+    assert_eq!(entries(5), 0, "at the interval of its beginning");
+    for i in 0..4 {
+        append(&mut log, batch(1, 10, NOW + i));
+    }
+    assert_eq!(log.segments_count(), 4, "two time entries fill the index");
+}
+
+#[test]
+fn preallocated_segments_are_cut_to_their_size_by_rolls_and_stops() {
+    let dir = tempfile::tempdir().unwrap();
+    let size = batch(1, 100, NOW).size_bytes() as u64;
+    let whole = 2 * size + size / 2;
+    let plain = config(|c| c.segment_bytes = whole as i32);
+    let preallocating = config(|c| {
+        c.segment_bytes = whole as i32;
+        c.preallocate = true;
+    });
+    let file = |base: i64| dir.path().join(format!("topic-0/{base:020}.log"));
+    let len = |base: i64| std::fs::metadata(file(base)).unwrap().len();
+    let mut log = open_with(dir.path(), &plain);
+    append(&mut log, batch(1, 100, NOW));
+    assert_eq!(len(0), size);
+    log.update_config(preallocating.clone());
+    append(&mut log, batch(1, 100, NOW));
+    assert_eq!(len(0), 2 * size, "a change is for the next segment");
+    append(&mut log, batch(1, 100, NOW));
+    assert_eq!((len(0), len(2)), (2 * size, whole));
+    append(&mut log, batch(1, 100, NOW));
+    append(&mut log, batch(1, 100, NOW));
+    assert_eq!((len(2), len(4)), (2 * size, whole));
+    assert_eq!(log.size_bytes(), 5 * size);
+    assert_eq!(read_all(&log, 0).len(), 5);
+    stop_cleanly(log);
+    assert_eq!(len(4), size);
+    let mut log = open_with(dir.path(), &preallocating);
+    append(&mut log, batch(1, 100, NOW));
+    append(&mut log, batch(1, 100, NOW));
+    log.truncate_fully_and_start_at(20).unwrap();
+    assert_eq!(len(20), whole);
+    append(&mut log, batch(1, 100, NOW));
+    log.flush().unwrap();
+    // Killed: the zeros behind the last batch go with the recovery. The same where a roll had cut them off, and a power
+    // cut brought them back.
+    drop(log);
+    let mut log = open_with(dir.path(), &preallocating);
+    assert_eq!((log.next_offset(), len(20)), (21, size));
+    append(&mut log, batch(1, 100, NOW));
+    append(&mut log, batch(1, 100, NOW));
+    assert_eq!(log.next_offset(), 23);
+    drop(log);
+    let old = std::fs::OpenOptions::new().write(true).open(file(20));
+    old.unwrap().set_len(whole).unwrap();
+    let log = open_with(dir.path(), &preallocating);
+    assert_eq!((log.next_offset(), len(20), len(22)), (23, 2 * size, size));
+    assert_eq!(read_all(&log, 20).len(), 3);
+}
+
+#[test]
 fn moving_the_start_up_deletes_whole_segments_only() {
     let dir = tempfile::tempdir().unwrap();
     let size = batch(1, 100, NOW).size_bytes() as i32;
