@@ -19,37 +19,50 @@ fn put_signed(buf: &mut Vec<u8>, n: i64) {
     buf.put_u8(z as u8);
 }
 
+/// Key and value.
+pub type KeyValue<'a> = (Option<&'a [u8]>, Option<&'a [u8]>);
+
 /// A batch of these values, without keys.
 pub fn of_values(values: &[&[u8]], now_ms: i64, producer: Option<&Producer>) -> Vec<u8> {
-    let mut buf = Vec::with_capacity(HEADER + values.iter().map(|v| v.len() + 12).sum::<usize>());
+    let records: Vec<_> = values.iter().map(|v| (None, Some(*v))).collect();
+    of_records(&records, now_ms, producer)
+}
+
+/// A batch of these keys and values.
+pub fn of_records(records: &[KeyValue], now_ms: i64, producer: Option<&Producer>) -> Vec<u8> {
+    let mut buf = Vec::new();
     buf.put_i64(0);
     buf.put_i32(0); // length, below
     buf.put_i32(-1);
     buf.put_u8(2);
     buf.put_u32(0); // crc, below
     buf.put_i16(0);
-    buf.put_i32(values.len() as i32 - 1);
+    buf.put_i32(records.len() as i32 - 1);
     buf.put_i64(now_ms);
     buf.put_i64(now_ms);
     buf.put_i64(producer.map_or(-1, |p| p.id));
     buf.put_i16(producer.map_or(-1, |p| p.epoch));
     buf.put_i32(producer.map_or(-1, |p| p.sequence));
-    buf.put_i32(values.len() as i32);
+    buf.put_i32(records.len() as i32);
     let mut record = Vec::new();
-    for (i, value) in values.iter().enumerate() {
+    for (i, (key, value)) in records.iter().enumerate() {
         record.clear();
         record.put_u8(0);
         put_signed(&mut record, 0);
         put_signed(&mut record, i as i64);
-        put_signed(&mut record, -1);
-        put_signed(&mut record, value.len() as i64);
-        record.put_slice(value);
+        put_bytes(&mut record, *key);
+        put_bytes(&mut record, *value);
         put_signed(&mut record, 0);
         put_signed(&mut buf, record.len() as i64);
         buf.put_slice(&record);
     }
     seal(&mut buf);
     buf
+}
+
+fn put_bytes(buf: &mut Vec<u8>, bytes: Option<&[u8]>) {
+    put_signed(buf, bytes.map_or(-1, |b| b.len() as i64));
+    buf.put_slice(bytes.unwrap_or_default());
 }
 
 /// Sets length and checksum.
@@ -118,8 +131,28 @@ fn take_signed(buf: &mut &[u8]) -> Option<i64> {
     None
 }
 
-/// Values of an uncompressed batch of ours; None if it is not one or if its checksum is wrong.
-pub fn values<'a>(batch: &BatchView<'a>) -> Option<Vec<&'a [u8]>> {
+/// What `put_bytes` put: outer None is not enough of it.
+#[allow(
+    clippy::option_option,
+    reason = "a value may be null, and bytes may be missing"
+)]
+fn take_bytes<'a>(buf: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
+    let Ok(size) = usize::try_from(take_signed(buf)?) else {
+        return Some(None);
+    };
+    let (bytes, rest) = buf.split_at_checked(size)?;
+    *buf = rest;
+    Some(Some(bytes))
+}
+
+pub struct RecordView<'a> {
+    pub offset: i64,
+    pub key: Option<&'a [u8]>,
+    pub value: Option<&'a [u8]>,
+}
+
+/// Records of an uncompressed batch of ours; None if it is not one or if its checksum is wrong.
+pub fn records<'a>(batch: &BatchView<'a>) -> Option<Vec<RecordView<'a>>> {
     let crc = (&batch.bytes[17..21]).get_u32();
     if crc32c::crc32c(&batch.bytes[21..]) != crc || batch.bytes[22] & 7 != 0 {
         return None;
@@ -128,16 +161,14 @@ pub fn values<'a>(batch: &BatchView<'a>) -> Option<Vec<&'a [u8]>> {
     let mut out = Vec::new();
     let mut rest = &batch.bytes[HEADER..];
     for _ in 0..count {
-        let size = usize::try_from(take_signed(&mut rest)?).ok()?;
-        let (mut record, after) = (rest.get(..size)?, rest.get(size..)?);
-        rest = after;
+        let mut record = take_bytes(&mut rest)??;
         record = record.get(1..)?;
         take_signed(&mut record)?;
-        take_signed(&mut record)?;
-        let key = take_signed(&mut record)?.max(0) as usize;
-        record = record.get(key..)?;
-        let value = usize::try_from(take_signed(&mut record)?).ok()?;
-        out.push(record.get(..value)?);
+        out.push(RecordView {
+            offset: batch.base_offset + take_signed(&mut record)?,
+            key: take_bytes(&mut record)?,
+            value: take_bytes(&mut record)?,
+        });
     }
     rest.is_empty().then_some(out)
 }

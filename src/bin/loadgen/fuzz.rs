@@ -206,12 +206,12 @@ fn kept(conn: &mut Connection) -> Outcome<()> {
     let batch = batch::walk(&body[answer.records])
         .next()
         .ok_or("nothing there")?;
-    let values = batch::values(&batch).ok_or("a damaged batch")?;
-    let good = values
+    let records = batch::records(&batch).ok_or("a damaged batch")?;
+    let good = records
         .iter()
         .enumerate()
-        .all(|(i, v)| *v == format!("kept {i}").as_bytes());
-    if good && values.len() == KEPT {
+        .all(|(i, r)| r.value == Some(format!("kept {i}").as_bytes()));
+    if good && records.len() == KEPT {
         Ok(())
     } else {
         Err("other records".into())

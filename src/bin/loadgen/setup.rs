@@ -77,11 +77,21 @@ pub fn delete_topic(conn: &mut Connection, name: &str) -> Outcome<()> {
 
 /// The log end offset of every partition.
 pub fn end_offsets(conn: &mut Connection, topic: &str, partitions: i32) -> Outcome<Vec<i64>> {
+    offsets(conn, topic, partitions, -1)
+}
+
+/// The offset that each partition has for a timestamp, or for -1 (latest) or -2 (earliest).
+pub fn offsets(
+    conn: &mut Connection,
+    topic: &str,
+    partitions: i32,
+    timestamp: i64,
+) -> Outcome<Vec<i64>> {
     let list = (0..partitions)
         .map(|p| {
             ListOffsetsPartition::default()
                 .with_partition_index(p)
-                .with_timestamp(-1)
+                .with_timestamp(timestamp)
                 .with_current_leader_epoch(-1)
         })
         .collect();
