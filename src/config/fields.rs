@@ -214,6 +214,8 @@ config_fields! {
     replica_socket_receive_buffer_bytes: i32,
     replica_selector_class: Option<String>,
     num_replica_fetchers: i32,
+    replication_quota_window_num: i32,
+    replication_quota_window_size_seconds: i32,
     // Groups
     offset_metadata_max_bytes: i32,
     offsets_commit_timeout_ms: i32,

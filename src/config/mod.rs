@@ -27,7 +27,9 @@ pub use listeners::{Endpoint, SecurityProtocol};
 pub use load::ConfigError;
 pub use loggers::{LoggerChange, LoggerFilter, ROOT as ROOT_LOGGER, loggers, set_loggers};
 pub use properties::parse as parse_properties;
-pub use topic::{BrokerCompressionType, CleanupPolicy, TimestampType, TopicConfig};
+pub use topic::{
+    BrokerCompressionType, CleanupPolicy, TimestampType, TopicConfig, is_throttled_replica,
+};
 pub use validate::{
     validate_client_metrics_configs, validate_group_configs, validate_topic_configs,
     validate_topic_name,

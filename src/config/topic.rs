@@ -30,6 +30,15 @@ pub enum BrokerCompressionType {
     Zstd,
 }
 
+/// Whether a list of throttled replicas names this one: `*`, or `partition:broker` (`TopicConfigHandler`).
+pub fn is_throttled_replica(list: &[String], partition: i32, broker_id: i32) -> bool {
+    let is_this = |item: &String| match item.trim().split_once(':') {
+        Some((p, b)) => p.parse() == Ok(partition) && b.parse() == Ok(broker_id),
+        None => item.trim() == "*",
+    };
+    list.iter().any(is_this)
+}
+
 /// All configs of a topic. Units are in the names; bounds are those of the key table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TopicConfig {

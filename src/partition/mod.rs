@@ -11,6 +11,7 @@ mod replication;
 mod state;
 #[cfg(test)]
 mod tests;
+mod throttled;
 mod truncation;
 mod waiters;
 
@@ -21,6 +22,8 @@ pub use replication::{AppendAsFollowerError, FollowerPosition, Replicated};
 pub use state::{ActiveEpochs, Effects, PartitionState, ReplicationRules, Transition};
 pub use truncation::{OutOfRange, Truncation, diverging_epoch, out_of_range, truncation};
 pub use waiters::{Committed, FetchWait};
+
+use throttled::Throttled;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -48,6 +51,7 @@ pub struct Partition {
     pub metrics: Arc<TopicMetrics>,
     /// The log's directory failed, or the log in it: only a restart brings it back.
     offline: AtomicBool,
+    throttled: Throttled,
     /// Where proposals for the controller go.
     proposals: Arc<IsrProposals>,
     inner: Mutex<Inner>,
@@ -169,10 +173,13 @@ impl Partition {
         metrics: Arc<TopicMetrics>,
         proposals: Arc<IsrProposals>,
     ) -> Self {
+        let throttled = Throttled::default();
+        throttled.update(&config, topic_partition.partition, state.local());
         Self {
             topic_partition,
             topic_id,
             metrics,
+            throttled,
             proposals,
             offline: AtomicBool::new(false),
             inner: Mutex::new(Inner {
@@ -198,6 +205,7 @@ impl Partition {
             topic_partition,
             topic_id,
             metrics,
+            throttled: Throttled::default(),
             proposals: Arc::default(),
             offline: AtomicBool::new(true),
             inner: Mutex::new(Inner {
@@ -416,6 +424,8 @@ impl Partition {
         if let Some(log) = inner.log.as_mut() {
             log.update_config(Arc::clone(&config));
         }
+        let (index, local) = (self.topic_partition.partition, inner.state.local());
+        self.throttled.update(&config, index, local);
         inner.config = config;
         inner.update_rules();
     }

@@ -171,6 +171,11 @@ impl PartitionState {
         self.now_ms = self.now_ms.max(now_ms);
     }
 
+    /// The broker of this replica.
+    pub fn local(&self) -> BrokerId {
+        self.local
+    }
+
     pub fn is_leader(&self) -> bool {
         self.leader == self.local
     }

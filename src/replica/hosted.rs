@@ -10,6 +10,7 @@ use tracing::{error, info, warn};
 
 use super::alter_log_dirs::Moves;
 use super::log_dirs::Assignments;
+use super::replication_quota::ReplicationQuotas;
 use super::trash::Trash;
 use crate::clock::Clock;
 use crate::config::{Config, TopicConfig};
@@ -53,6 +54,7 @@ pub struct ReplicaManager {
     pub(super) assignments: Assignments,
     pub(super) moves: Moves,
     pub(super) trash: Trash,
+    quotas: ReplicationQuotas,
     /// What each checkpoint file holds, by directory and file name.
     pub(super) checkpointed: Mutex<HashMap<CheckpointFile, BTreeMap<TopicPartition, Offset>>>,
 }
@@ -77,6 +79,7 @@ impl ReplicaManager {
         metrics: Arc<Metrics>,
         images: Images,
     ) -> Self {
+        let quotas = ReplicationQuotas::new(&config.load());
         Self {
             broker_id,
             config,
@@ -90,8 +93,14 @@ impl ReplicaManager {
             assignments: Assignments::default(),
             moves: Moves::default(),
             trash: Trash::default(),
+            quotas,
             checkpointed: Mutex::default(),
         }
+    }
+
+    /// How fast replicas that are throttled go out and come in.
+    pub fn quotas(&self) -> &ReplicationQuotas {
+        &self.quotas
     }
 
     pub fn log_dirs(&self) -> &LogDirs {
@@ -514,6 +523,7 @@ impl ReplicaManager {
                 }
                 // Broker settings are the defaults of every topic.
                 ConfigResourceType::Broker => {
+                    self.quotas.update(&self.config.load());
                     let topics: Vec<_> = self.read().by_name.values().cloned().collect();
                     for topic in topics {
                         topic.update_config(&self.topic_config(&topic.name, image));

@@ -74,6 +74,12 @@ fn broker(scrape: &mut Scrape, services: &Services, image: &MetadataImage) {
                 usize::from(registration.isr.len() < min.min(registration.replicas.len()));
         }
     }
+    let now_ms = services.clock.monotonic_ms();
+    let quotas = services.replicas.quotas();
+    for (direction, quota) in [("leader", &quotas.leader), ("follower", &quotas.follower)] {
+        let name = format!("kafka_server_{direction}replication_byte_rate");
+        scrape.gauge(&name, &[], quota.bytes_per_second(now_ms));
+    }
     let offline = log_dirs(scrape, services);
     for (name, value) in [
         (

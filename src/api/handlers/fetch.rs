@@ -180,10 +180,25 @@ impl Fetch {
         } else {
             self.min_bytes - round.size_bytes
         });
+        // Records that the quota holds back must not wake who does not get them.
+        let is_held_back = self.held_back();
         for partition in self.targets.iter().flatten() {
+            if is_held_back(partition) {
+                continue;
+            }
             partition.park_fetch(&wait, self.isolation);
         }
         wait
+    }
+
+    /// Which partitions' records the quota keeps from the follower now (KIP-73).
+    fn held_back(&self) -> impl Fn(&Partition) -> bool + use<> {
+        let services = &self.context.services;
+        let quota = &services.replicas.quotas().leader;
+        let follower = self
+            .follower
+            .filter(|_| quota.is_exceeded(services.clock.monotonic_ms()));
+        move |partition| follower.is_some_and(|f| partition.may_hold_back(f.replica_id))
     }
 
     /// Only the first round of a request tells where a follower is.
@@ -199,6 +214,7 @@ impl Fetch {
             Some(_) => self.context.services.clock.monotonic_ms(),
             None => 0,
         };
+        let is_held_back = self.held_back();
         for ((_, wanted), target) in self.session.wanted().iter().zip(&self.targets) {
             let partition = match target {
                 Ok(partition) => partition,
@@ -232,6 +248,11 @@ impl Fetch {
                 }
                 None => partition.read(&read),
             };
+            if let Ok(read) = &mut result
+                && is_held_back(partition)
+            {
+                read.slice = None;
+            }
             if let (Some(rack), Ok(read)) = (&self.rack, &mut result)
                 && let Some(id) = self.nearer_replica(partition, wanted, rack)
             {
@@ -277,6 +298,7 @@ impl Fetch {
     fn encode(&self, round: Round) -> Option<ResponseFrame> {
         let mut responses: Vec<TopicResponse> = Vec::new();
         let mut hints = LeaderHints::new(&self.context);
+        let mut throttled_bytes = 0;
         let wanted = self.session.wanted();
         let answers = wanted.iter().zip(&self.targets).zip(round.results);
         let (failed, read): (Vec<_>, Vec<_>) =
@@ -302,6 +324,11 @@ impl Fetch {
                 let bytes = result.is_ok().then_some(size_bytes as u64);
                 partition.metrics.fetched(bytes);
             }
+            if let (Ok(partition), Some(_)) = (target, self.follower)
+                && partition.is_leader_throttled()
+            {
+                throttled_bytes += size_bytes as u64;
+            }
             let mut data = self.partition_data(key.1, result);
             if self.context.version >= LEADER_HINTS_FROM && is_hinted(data.error_code) {
                 data.current_leader = current_leader(&mut hints, key);
@@ -310,6 +337,11 @@ impl Fetch {
                 Some(topic) if is_topic(topic, &key.0) => topic.partitions.push(data),
                 _ => responses.push(topic_response(&key.0, data)),
             }
+        }
+        if throttled_bytes > 0 {
+            let services = &self.context.services;
+            let quota = &services.replicas.quotas().leader;
+            quota.record(throttled_bytes, services.clock.monotonic_ms());
         }
         let response = FetchResponse {
             session_id: self.session.session_id(),

@@ -40,15 +40,41 @@ struct Context {
 /// The partitions of one fetcher.
 #[derive(Default)]
 struct Assigned {
-    partitions: Mutex<BTreeMap<SessionKey, Arc<Partition>>>,
+    partitions: Mutex<BTreeMap<SessionKey, Followed>>,
     added: Notify,
 }
 
+/// A partition that is fetched.
+struct Followed {
+    partition: Arc<Partition>,
+    /// Records up to the leader's high watermark that are missing here; `None` until the leader has told.
+    lag: Option<i64>,
+}
+
+impl Followed {
+    fn new(partition: Arc<Partition>) -> Self {
+        Self {
+            partition,
+            lag: None,
+        }
+    }
+
+    /// In sync as far as a follower can tell: such a replica is not throttled (`PartitionFetchState.isReplicaInSync`).
+    fn is_in_sync(&self) -> bool {
+        self.lag.is_some_and(|lag| lag <= 0)
+    }
+}
+
 impl Assigned {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<SessionKey, Arc<Partition>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<SessionKey, Followed>> {
         self.partitions
             .lock()
             .expect("the map is changed without panics")
+    }
+
+    fn partition(&self, key: SessionKey) -> Option<Arc<Partition>> {
+        let followed = self.lock();
+        followed.get(&key).map(|f| Arc::clone(&f.partition))
     }
 }
 
@@ -93,7 +119,12 @@ impl Fetchers {
             });
             Arc::clone(assigned)
         };
-        assigned.lock().insert(key, partition);
+        let mut followed = assigned.lock();
+        let is_known = |known: &Followed| Arc::ptr_eq(&known.partition, &partition);
+        if !followed.get(&key).is_some_and(is_known) {
+            followed.insert(key, Followed::new(partition));
+        }
+        drop(followed);
         assigned.added.notify_one();
     }
 }

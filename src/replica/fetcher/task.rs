@@ -71,8 +71,8 @@ impl Fetcher {
     }
 
     async fn round(&mut self) {
-        let positions = self.positions();
-        if positions.is_empty() && self.resting.is_empty() {
+        let (positions, are_all) = self.positions();
+        if positions.is_empty() && are_all {
             self.peer = None;
             self.session.forget();
             self.assigned.added.notified().await;
@@ -96,24 +96,33 @@ impl Fetcher {
         }
     }
 
-    /// Where the partitions are that still follow this leader and are not resting.
-    fn positions(&mut self) -> Positions {
+    /// Where the partitions are that still follow this leader and may be fetched now, and whether these are all: others
+    /// rest, or wait for the quota (KIP-73).
+    fn positions(&mut self) -> (Positions, bool) {
         let now_ms = self.context.clock.monotonic_ms();
+        let is_over_quota = self.context.replicas.quotas().follower.is_exceeded(now_ms);
         let mut positions = Positions::new();
+        let mut are_all = true;
         let leader = self.leader;
         let resting = &mut self.resting;
-        self.assigned.lock().retain(|key, partition| {
-            let position = partition.follower_position();
+        self.assigned.lock().retain(|key, followed| {
+            let position = followed.partition.follower_position();
             let Some(position) = position.filter(|position| position.leader == leader) else {
                 resting.remove(key);
                 return false;
             };
-            if resting.get(key).is_none_or(|rest| rest.until_ms <= now_ms) {
+            let is_held_back = is_over_quota
+                && followed.partition.is_follower_throttled()
+                && !followed.is_in_sync();
+            let is_rested = resting.get(key).is_none_or(|rest| rest.until_ms <= now_ms);
+            if is_rested && !is_held_back {
                 positions.insert(*key, position);
+            } else {
+                are_all = false;
             }
             true
         });
-        positions
+        (positions, are_all)
     }
 
     /// The connection to where the leader listens for brokers now.
@@ -217,7 +226,7 @@ impl Fetcher {
         for topic in response.responses {
             for data in topic.partitions {
                 let key = (topic.topic_id, data.partition_index);
-                let partition = self.assigned.lock().get(&key).cloned();
+                let partition = self.assigned.partition(key);
                 if let (Some(partition), Some(asked)) = (partition, self.session.asked(key)) {
                     let asked = *asked;
                     self.take_partition(peer, &partition, asked, data).await;
@@ -282,22 +291,36 @@ impl Fetcher {
         asked: FollowerPosition,
         data: PartitionData<Bytes>,
     ) -> Result<(), AppendAsFollowerError> {
+        let records = data.records.0.unwrap_or_default();
+        let size_bytes = records.len() as u64;
         let replicated = Replicated {
             leader_epoch: asked.leader_epoch,
             fetch_offset: asked.fetch_offset,
-            records: data.records.0.unwrap_or_default(),
+            records,
             high_watermark: data.high_watermark,
             log_start_offset: data.log_start_offset,
         };
         partition.append_as_follower(replicated, self.context.clock.wall_ms())?;
-        // With flush.messages the next fetch says that these records are here for good.
         let next_offset = partition.offsets()?.next_offset;
+        self.taken(partition, size_bytes, data.high_watermark - next_offset);
+        // With flush.messages the next fetch says that these records are here for good.
         if let Some(durable) = partition.wait_durable(next_offset)
             && let Ok(durable) = durable.await
         {
             durable?;
         }
         Ok(())
+    }
+
+    fn taken(&self, partition: &Partition, size_bytes: u64, lag: i64) {
+        let key = (partition.topic_id, partition.topic_partition.partition);
+        if let Some(followed) = self.assigned.lock().get_mut(&key) {
+            followed.lag = Some(lag.max(0));
+        }
+        if partition.is_follower_throttled() {
+            let quota = &self.context.replicas.quotas().follower;
+            quota.record(size_bytes, self.context.clock.monotonic_ms());
+        }
     }
 
     /// Leaves the partition out of fetches for a while, longer each time.

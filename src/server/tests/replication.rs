@@ -11,8 +11,12 @@ use kafka_protocol::messages::alter_partition_reassignments_request::{
 };
 use kafka_protocol::messages::broker_registration_request::Listener;
 use kafka_protocol::messages::create_topics_request::CreatableReplicaAssignment;
+use kafka_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig,
+};
 use kafka_protocol::messages::{
-    AlterPartitionReassignmentsRequest, BrokerHeartbeatRequest, BrokerId, BrokerRegistrationRequest,
+    AlterPartitionReassignmentsRequest, BrokerHeartbeatRequest, BrokerId,
+    BrokerRegistrationRequest, IncrementalAlterConfigsRequest,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -20,11 +24,14 @@ use super::*;
 use crate::api::Services;
 use crate::log::LogDirs;
 use crate::metadata::features;
-use crate::metadata::{MetadataDelta, MetadataImage, PartitionRegistration, Publisher};
+use crate::metadata::{
+    ConfigResourceType, MetadataDelta, MetadataImage, PartitionRegistration, Publisher,
+};
 use crate::metrics::Metrics;
 use crate::partition::Partition;
 use crate::protocol::ErrorCode;
 use crate::replica::{Fetchers, ReplicaManager};
+use crate::server::dynamic_config::DynamicConfig;
 use crate::types::random_uuid;
 
 const FOLLOWER: i32 = 2;
@@ -42,9 +49,10 @@ impl Follower {
     fn start(services: &Arc<Services>, broker_epoch: i64, dir: &Path) -> Self {
         let stop = CancellationToken::new();
         let dirs = LogDirs::open(&[dir.to_owned()], dir).expect("directory");
+        let config = Arc::new(ArcSwap::from(services.config()));
         let replicas = Arc::new(ReplicaManager::new(
             FOLLOWER,
-            Arc::new(ArcSwap::from(services.config())),
+            Arc::clone(&config),
             dirs,
             services.clock.clone(),
             Arc::new(Metrics::new()),
@@ -53,12 +61,23 @@ impl Follower {
         replicas.set_broker_epoch(broker_epoch);
         let fetchers = Fetchers::new(
             Arc::clone(&replicas),
-            Arc::clone(&services.config),
+            Arc::clone(&config),
             services.images.clone(),
             services.clock.clone(),
             stop.clone(),
         );
-        let following = follow(Arc::clone(services), Arc::clone(&replicas), fetchers);
+        let dynamic = DynamicConfig {
+            broker_id: FOLLOWER,
+            config,
+        };
+        let following = follow(
+            Arc::clone(services),
+            vec![
+                Arc::new(dynamic),
+                Arc::<ReplicaManager>::clone(&replicas),
+                Arc::new(fetchers),
+            ],
+        );
         tokio::spawn(stop.clone().run_until_cancelled_owned(following));
         Self { replicas, stop }
     }
@@ -83,7 +102,7 @@ async fn register(services: &Arc<Services>) -> i64 {
     registered.broker_epoch
 }
 
-async fn follow(services: Arc<Services>, replicas: Arc<ReplicaManager>, fetchers: Fetchers) {
+async fn follow(services: Arc<Services>, publishers: Vec<Arc<dyn Publisher>>) {
     let mut changes = services.images.watch();
     let mut known = Arc::new(MetadataImage::default());
     loop {
@@ -91,8 +110,9 @@ async fn follow(services: Arc<Services>, replicas: Arc<ReplicaManager>, fetchers
         let image = services.image();
         let mut delta = MetadataDelta::between(&known, &image);
         delta.initial = known.last_offset < 0;
-        replicas.on_update(&delta, &image);
-        fetchers.on_update(&delta, &image);
+        for publisher in &publishers {
+            publisher.on_update(&delta, &image);
+        }
         known = image;
         if changes.changed().await.is_err() {
             return;
@@ -133,6 +153,7 @@ fn leader() -> Fixture {
         ("replica.lag.time.max.ms", "1000"),
         ("replica.fetch.wait.max.ms", "100"),
         ("broker.session.timeout.ms", "60000"),
+        ("replica.fetch.max.bytes", "20000"),
     ])
 }
 
@@ -171,6 +192,35 @@ impl Fixture {
         stream.write_all(&request(&create, 4, 1)).expect("sent");
         let created = CreateTopicsResponse::decode(&mut response(&mut stream).1, 4);
         assert_eq!(created.expect("response").topics[0].error_code, 0);
+    }
+
+    fn reassign(&self, topic: &'static str, brokers: &[i32]) {
+        let brokers = brokers.iter().copied().map(BrokerId).collect();
+        let partition = ReassignablePartition::default().with_replicas(Some(brokers));
+        let topic = ReassignableTopic::default()
+            .with_name(TopicName(StrBytes::from_static_str(topic)))
+            .with_partitions(vec![partition]);
+        let request = AlterPartitionReassignmentsRequest::default()
+            .with_topics(vec![topic])
+            .with_timeout_ms(10_000);
+        let services = self.services();
+        let asked = services.controller.alter_partition_reassignments(request);
+        assert_eq!(self.runtime.block_on(asked).error_code, 0);
+    }
+
+    /// Sets one config of a topic or, under an empty name, of all brokers.
+    fn set(&self, (kind, name): (ConfigResourceType, &'static str), key: &'static str, to: &str) {
+        let config = AlterableConfig::default()
+            .with_name(StrBytes::from_static_str(key))
+            .with_value(Some(StrBytes::from_string(to.to_owned())));
+        let resource = AlterConfigsResource::default()
+            .with_resource_type(kind as i8)
+            .with_resource_name(StrBytes::from_static_str(name))
+            .with_configs(vec![config]);
+        let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+        let services = self.services();
+        let asked = services.controller.incremental_alter_configs(request);
+        assert_eq!(self.runtime.block_on(asked).responses[0].error_code, 0);
     }
 
     fn registration(&self, topic: &str) -> PartitionRegistration {
@@ -258,16 +308,7 @@ fn replica_that_was_reassigned_stops_and_its_directory_goes() {
     let mut stream = broker.connect();
     stream.write_all(&produce("moved", "a", 1)).expect("sent");
     assert_eq!(produced_offset(response(&mut stream).1), 0);
-    let partition = ReassignablePartition::default().with_replicas(Some(vec![BrokerId(1)]));
-    let topic = ReassignableTopic::default()
-        .with_name(TopicName(StrBytes::from_static_str("moved")))
-        .with_partitions(vec![partition]);
-    let request = AlterPartitionReassignmentsRequest::default()
-        .with_topics(vec![topic])
-        .with_timeout_ms(10_000);
-    let services = broker.services();
-    let asked = services.controller.alter_partition_reassignments(request);
-    assert_eq!(broker.runtime.block_on(asked).error_code, 0);
+    broker.reassign("moved", &[1]);
     wait_until("the replica is gone", || {
         let found = follower.replicas.find("moved", 0).map(|_| ());
         found.is_err_and(|error| error.code == ErrorCode::NotLeaderOrFollower)
@@ -334,4 +375,75 @@ fn a_broker_whose_place_was_taken_registers_anew() {
         let waited = tokio::time::timeout(Duration::from_secs(20), back).await;
         assert!(waited.is_ok(), "it stays without a place");
     });
+}
+
+/// Copies 200 kB at 100 kB a second to a new replica and gives the time it took; `rate` and `replicas` are the configs.
+fn throttled_copy(rate: &'static str, replicas: &'static str, listed: &str) -> Duration {
+    let broker = leader();
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let epoch = broker.register_follower();
+    let follower = broker.start_follower(epoch, dir.path());
+    broker.create_topic_on("throttled", &[1]);
+    broker.create_replicated_topic("free");
+    let mut stream = broker.connect();
+    for sent in 0..20 {
+        let produce = produce("throttled", &"x".repeat(10_000), sent);
+        stream.write_all(&produce).expect("sent");
+        assert_eq!(produced_offset(response(&mut stream).1), i64::from(sent));
+    }
+    broker.set((ConfigResourceType::Broker, ""), rate, "100000");
+    broker.set((ConfigResourceType::Topic, "throttled"), replicas, listed);
+    broker.set((ConfigResourceType::Topic, "free"), replicas, "0:3,7:1");
+    let began = Instant::now();
+    broker.reassign("throttled", &[1, FOLLOWER]);
+    // Others are not held up meanwhile: neither those that no list names nor those in sync.
+    for sent in 0..5 {
+        stream.write_all(&produce("free", "y", sent)).expect("sent");
+        assert_eq!(produced_offset(response(&mut stream).1), i64::from(sent));
+    }
+    assert!(
+        began.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        began.elapsed()
+    );
+    wait_until("the new replica is in sync", || {
+        broker.registration("throttled").isr == [1, FOLLOWER]
+    });
+    let took = began.elapsed();
+    let copy = follower.replicas.find("throttled", 0).expect("hosted");
+    assert_eq!(copy.offsets().expect("open").next_offset, 20);
+    // In sync it is not held back any more, though the rate is far above the quota.
+    broker.set((ConfigResourceType::Broker, ""), rate, "1");
+    for sent in 20..25 {
+        let now = Instant::now();
+        let produce = produce("throttled", "z", sent);
+        stream.write_all(&produce).expect("sent");
+        assert_eq!(produced_offset(response(&mut stream).1), i64::from(sent));
+        assert!(
+            now.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            now.elapsed()
+        );
+    }
+    took
+}
+
+#[test]
+fn throttle_holds_replicas_that_are_out_of_sync_to_the_rate_and_no_others() {
+    // KIP-73, at the leader and at the follower; nobody is named, nothing is throttled.
+    let leaders = (
+        "leader.replication.throttled.rate",
+        "leader.replication.throttled.replicas",
+    );
+    let followers = (
+        "follower.replication.throttled.rate",
+        "follower.replication.throttled.replicas",
+    );
+    for ((rate, replicas), listed) in [(leaders, "0:1"), (followers, "*")] {
+        let took = throttled_copy(rate, replicas, listed);
+        // The first second's worth comes at once.
+        assert!(took > Duration::from_millis(900), "{rate}: {took:?}");
+    }
+    let took = throttled_copy(leaders.0, leaders.1, "0:2,1:1");
+    assert!(took < Duration::from_millis(900), "{took:?}");
 }
