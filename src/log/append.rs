@@ -206,7 +206,7 @@ impl Log {
         let written = self
             .active
             .file(&self.path)
-            .and_then(|file| pending.write(file));
+            .and_then(|file| pending.write(&file));
         pending.buffer.clear();
         pending.large.clear();
         written.map_err(|e| self.segment_error("append to", e))?;

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
 use super::TimestampAndOffset;
 use super::batch_io::{BatchAt, BatchScanner};
@@ -129,10 +130,15 @@ impl Log {
     ) -> io::Result<Option<TimestampAndOffset>> {
         let opened;
         let file = if candidate.is_active {
-            &**self.active.file(&self.path)?
+            opened = self.active.file(&self.path)?;
+            &*opened
         } else {
-            opened = File::open(segment_file(&self.path, candidate.base_offset, LOG))?;
-            &opened
+            opened = Arc::new(File::open(segment_file(
+                &self.path,
+                candidate.base_offset,
+                LOG,
+            ))?);
+            &*opened
         };
         let from = self.search_from(candidate, timestamp, min_offset)?;
         let mut scanner = BatchScanner::new(file, from, candidate.size, CHUNK);

@@ -16,6 +16,7 @@ pub mod disk;
 mod error;
 mod flush;
 mod future;
+mod handles;
 mod index;
 pub mod inspect;
 

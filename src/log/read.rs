@@ -64,7 +64,7 @@ impl Log {
         };
         Ok(range.slice(
             self.active.base_offset,
-            self.active.file(&self.path)?,
+            &self.active.file(&self.path)?,
             first.position,
             first.size,
             end,
@@ -103,9 +103,11 @@ impl Log {
             .map_err(|e| self.io_error("read", &path, e))
     }
 
-    /// Closes files that no read has used since the last call. Call it now and then.
-    pub fn release_idle_readers(&self) {
+    /// Closes files that nobody has used since the last call. Call it now and then.
+    pub fn release_idle_files(&self) {
         self.readers.release_idle();
+        let durable = self.recovery_point >= self.next_offset;
+        self.active.release_idle_file(durable);
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::batch_io::{BatchAt, BatchScanner};
 use super::disk;
+use super::handles::Handle;
 use super::index::{Indexes, TimestampOffset, lookup_time_in_file};
 use super::paths::{INDEX, LOG, TIME_INDEX, segment_file};
 use crate::config::TopicConfig;
@@ -115,8 +116,7 @@ impl Recent {
 pub struct ActiveSegment {
     pub base_offset: Offset,
     pub size: u64,
-    /// `None` until somebody needs it.
-    file: OnceLock<Arc<File>>,
+    file: Handle,
     /// Read from disk when first needed.
     indexes: OnceLock<Box<Indexes>>,
     /// The files differ from what is in memory.
@@ -142,7 +142,7 @@ impl ActiveSegment {
         Self {
             base_offset,
             size,
-            file: OnceLock::new(),
+            file: Handle::default(),
             indexes: OnceLock::new(),
             indexes_dirty: false,
             largest: None,
@@ -180,7 +180,7 @@ impl ActiveSegment {
     /// Cuts off what was preallocated and not used. Tells whether there was something.
     pub fn trim(&mut self, dir: &Path) -> io::Result<bool> {
         if self.preallocated {
-            disk::set_len(self.file(dir)?, self.size)?;
+            disk::set_len(&*self.file(dir)?, self.size)?;
         }
         Ok(std::mem::take(&mut self.preallocated))
     }
@@ -191,17 +191,22 @@ impl ActiveSegment {
         self.largest = None;
     }
 
-    pub fn file(&self, dir: &Path) -> io::Result<&Arc<File>> {
-        if let Some(file) = self.file.get() {
-            return Ok(file);
-        }
-        let file = disk::open(&segment_file(dir, self.base_offset, LOG))?;
-        Ok(self.file.get_or_init(|| Arc::new(file)))
+    pub fn file(&self, dir: &Path) -> io::Result<Arc<File>> {
+        self.file.open(|| segment_file(dir, self.base_offset, LOG))
     }
 
     /// The file, where it is open.
-    pub fn open_file(&self) -> Option<&Arc<File>> {
+    pub fn open_file(&self) -> Option<Arc<File>> {
         self.file.get()
+    }
+
+    /// See [`Handle::release_idle`].
+    pub fn release_idle_file(&self, durable: bool) {
+        self.file.release_idle(durable);
+    }
+
+    pub fn close_file(&self) {
+        self.file.close();
     }
 
     pub fn indexes(&self, dir: &Path) -> io::Result<&Indexes> {
@@ -262,7 +267,7 @@ impl ActiveSegment {
         if let Some(first) = self.first_timestamp {
             return Ok(first);
         }
-        let file = self.file(dir)?.clone();
+        let file = self.file(dir)?;
         let first = BatchScanner::new(&file, 0, self.size, SEARCH_CHUNK)
             .next_header()?
             .map_or(NO_TIMESTAMP, |batch| batch.header.max_timestamp);
@@ -313,7 +318,7 @@ impl ActiveSegment {
             return Ok(None);
         }
         let from = self.indexes(dir)?.position_of(offset);
-        find_batch(self.file(dir)?, from, self.size, offset)
+        find_batch(&*self.file(dir)?, from, self.size, offset)
     }
 
     /// The last time index entry that a closed segment has (`LogSegment.onBecomeInactiveSegment`).
@@ -348,7 +353,7 @@ impl ActiveSegment {
         self.indexes_mut(dir)?.truncate_to(offset);
         self.indexes_dirty = true;
         if let Some(place) = place {
-            disk::set_len(self.file(dir)?, place.position)?;
+            disk::set_len(&*self.file(dir)?, place.position)?;
             self.size = place.position;
             self.preallocated = false;
         }
@@ -370,7 +375,7 @@ impl ActiveSegment {
         }
         let from = indexes.position_of(largest.offset);
         let file = self.file(dir)?;
-        let mut scanner = BatchScanner::new(file, from, self.size, SEARCH_CHUNK);
+        let mut scanner = BatchScanner::new(&file, from, self.size, SEARCH_CHUNK);
         while let Some(batch) = scanner.next_header()? {
             if batch.header.max_timestamp > largest.timestamp {
                 largest = TimestampOffset {

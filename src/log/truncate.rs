@@ -84,7 +84,7 @@ impl Log {
         }
         self.active
             .truncate_to(&self.path, offset, self.now_ms)
-            .and_then(|()| disk::sync_data(self.active.file(&self.path)?))
+            .and_then(|()| disk::sync_data(&*self.active.file(&self.path)?))
             .map_err(|e| self.segment_error("truncate", e))?;
         let base_offset = self.active.base_offset;
         self.txn_indexes
@@ -175,7 +175,7 @@ impl Log {
         sync_dir(self.dir.path()).map_err(|e| self.dir.fail(e))?;
         self.dir.forget(&self.topic_partition);
         self.is_closed = true;
-        self.readers.clear();
+        self.release_files();
         self.deleted.clear();
         Ok(target)
     }

@@ -304,7 +304,7 @@ impl Log {
         }
         let active_path = segment_file(&self.path, self.active.base_offset, LOG);
         match self.active.open_file() {
-            Some(file) => job.set_active(file.clone(), active_path),
+            Some(file) => job.set_active(file, active_path),
             None => job.add_path(active_path),
         }
         self.flush_txn_index(self.active.base_offset, &mut job);
@@ -368,8 +368,14 @@ impl Log {
             self.recovery_point = self.next_offset;
         }
         self.is_closed = true;
-        self.readers.clear();
+        self.release_files();
         Ok(())
+    }
+
+    /// Closes all files: the log is closed, too.
+    pub(super) fn release_files(&self) {
+        self.readers.clear();
+        self.active.close_file();
     }
 
     fn sync_active_indexes(&self) -> Result<(), StorageError> {

@@ -473,7 +473,7 @@ impl ReplicaManager {
     /// Closes files that nobody read lately; takes files that were let go of since the last call.
     pub fn release_idle_files(&self) {
         for partition in self.partitions() {
-            let _ = partition.with_log(|log| log.release_idle_readers());
+            let _ = partition.with_log(|log| log.release_idle_files());
             self.collect_deleted(&partition);
         }
     }

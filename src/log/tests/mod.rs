@@ -4,6 +4,7 @@ mod crash;
 pub mod disk_recorder;
 mod files;
 mod future;
+pub mod handles;
 mod model;
 mod producers;
 mod recovery;

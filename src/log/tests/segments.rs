@@ -418,8 +418,8 @@ fn catching_up_opens_a_closed_segment_once() {
     std::fs::rename(&path, &moved).unwrap();
     log.read(6, size, 100, true).unwrap();
     std::fs::rename(&moved, &path).unwrap();
-    log.release_idle_readers();
-    log.release_idle_readers();
+    log.release_idle_files();
+    log.release_idle_files();
     log.read(7, size, 100, true).unwrap();
     log.truncate_to(3).unwrap();
     assert_eq!(read_all(&log, 0), [(0, 0), (1, 1), (2, 2)]);
