@@ -2,12 +2,8 @@
 # Python clients: confluent-kafka and kafka-python from PyPI, and the older kafka-python of Debian 12 (2.0.2).
 cd "$(dirname "$0")" || exit 1
 source ../../scripts/lib/env.sh
-VENV=$OTTLA_CACHE/python-$(sha256sum requirements.txt | cut -c1-12)
-make_venv() {
-    python3 -m venv "$VENV" 2>/dev/null || { apt_need python3-venv && python3 -m venv "$VENV"; } || return 1
-    "$VENV/bin/pip" install -q --disable-pip-version-check --only-binary :all: -r requirements.txt
-}
-once "$(basename "$VENV")" make_venv || { fail "venv"; finish; }
+source ../../scripts/lib/python.sh
+need_venv || { fail "venv"; finish; }
 apt_need python3-kafka
 start_broker num.partitions=3 offsets.topic.num.partitions=10 group.min.session.timeout.ms=1000 \
     group.initial.rebalance.delay.ms=500 log.cleaner.backoff.ms=200 || exit 1

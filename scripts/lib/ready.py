@@ -3,23 +3,10 @@
 Exits 1 when the process is gone or the time is over. Uses only the standard library.
 """
 import os
-import socket
-import struct
 import sys
 import time
 
-
-def ready(host, port):
-    with socket.create_connection((host, port), 2) as sock:
-        sock.settimeout(2)
-        # Metadata v1, correlation id 7, client id "ready", no topics
-        body = struct.pack(">hhih5si", 3, 1, 7, 5, b"ready", 0)
-        sock.sendall(struct.pack(">i", len(body)) + body)
-        answer = sock.makefile("rb").read(12)
-        if len(answer) != 12:
-            return False
-        _, correlation_id, brokers = struct.unpack(">iii", answer)
-        return correlation_id == 7 and brokers > 0
+import wire
 
 
 def main():
@@ -31,7 +18,8 @@ def main():
         except OSError:
             return 1
         try:
-            if ready(host, port):
+            brokers, _ = wire.metadata(f"{host}:{port}")
+            if brokers:
                 return 0
         except OSError:
             pass
