@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Several log dirs: placement, directories that fail at the start and at run time, a full disk, replicas moved between
 # directories. The disks are small tmpfs mounts: without the right to mount, those cases are skipped.
-source "$(dirname "$0")/../../scripts/lib/env.sh"
+here=$(cd "$(dirname "$0")" && pwd)
+source "$here/../../scripts/lib/env.sh"
 apt_need kcat
 fetch_kafka || exit 1
 scratch
@@ -37,9 +38,15 @@ metric() { curl -s "http://$(sed -n 's/^ottla.http.listener=//p' "$BROKER_DIR/se
 log_dirs() { ktool log-dirs --bootstrap-server "$BOOTSTRAP" --describe "$@" | tail -1; }
 # refuses_log_dir TOPIC : producing fails with KAFKA_STORAGE_ERROR
 log_has() { grep -qE "$1" "$BROKER_DIR/broker.log" || { tail -20 "$BROKER_DIR/broker.log"; return 1; }; }
+soon() { # COMMAND... : within 20 seconds
+    local i
+    for ((i = 0; i < 200; i++)); do "$@" && return 0; sleep 0.1; done
+    echo "not within 20 s: $*"
+    return 1
+}
 exits_with() { # STATUS : the broker ends by itself with it
     local i
-    for ((i = 0; i < 100; i++)); do broker_alive || break; sleep 0.1; done
+    for ((i = 0; i < 200; i++)); do broker_alive || break; sleep 0.1; done
     ! broker_alive || { tail -5 "$BROKER_DIR/broker.log"; return 1; }
     wait "$BROKER_PID"
     same "$?" "$1" && BROKER_PID=
@@ -230,6 +237,7 @@ if may_mount; then
     fi
     stop_broker
     unmount_all
+    source "$here/faults.sh"
 else
     for case in "a full disk" "a read-only disk" "the metadata log's disk"; do skip "$case" "may not mount a tmpfs here"; done
 fi

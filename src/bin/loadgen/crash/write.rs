@@ -130,11 +130,25 @@ impl Writer {
         }
     }
 
-    /// One connection: everything not yet acknowledged again, then new batches.
+    /// One connection. When it breaks, answers that came before may still be read: a broker that was stopped knows only
+    /// the last batch of a producer when it comes back, as Apache Kafka does.
     fn session(&mut self) -> Outcome<()> {
         let mut conn = Connection::open(&self.broker)?;
+        let ended = self.exchange(&mut conn);
+        while ended.is_err() && !self.in_flight.is_empty() {
+            match self.answer(&mut conn) {
+                Ok(()) => {}
+                Err(e) if e.to_string().starts_with("wrong:") => return Err(e),
+                Err(_) => break,
+            }
+        }
+        ended
+    }
+
+    /// Everything not yet acknowledged again, then new batches.
+    fn exchange(&mut self, conn: &mut Connection) -> Outcome<()> {
         if self.producer.is_none() {
-            self.producer = Some(setup::producer_id(&mut conn)?);
+            self.producer = Some(setup::producer_id(conn)?);
         }
         for pending in &self.in_flight {
             conn.stream.write_all(&pending.frame)?;
@@ -151,7 +165,7 @@ impl Writer {
                     continue;
                 }
             }
-            self.answer(&mut conn)?;
+            self.answer(conn)?;
             thread::sleep(Duration::from_micros(self.args.pause_us));
         }
     }
