@@ -6,28 +6,17 @@
 source "$here/../../scripts/lib/loadgen.sh"
 need_loadgen || exit 1
 
-# begin NAME DIR... : a broker on these log dirs, each on a disk of its own, under load
+# begin DIR... : a broker on these log dirs, each on a disk of its own, under load
 begin() {
     local dir
-    NAME=$1
-    shift
     dirs "$@"
     for dir in "$@"; do
         mkdir "$ROOT/disk-$dir"
         mount_small "$ROOT/disk-$dir" 48m && mount --bind "$ROOT/disk-$dir" "$ROOT/$dir" && MOUNTED+=("$ROOT/$dir") || return 1
     done
     broker offsets.topic.num.partitions=2 replica.high.watermark.checkpoint.interval.ms=500 || return 1
-    ACKED=$ROOT/acknowledged
-    mkdir "$ACKED"
-    "$LOADGEN" --broker "$BOOTSTRAP" crash-writer --dir "$ACKED" >"$ACKED/writer" 2>&1 &
-    WRITER=$!
-    kill_at_exit "$WRITER"
-    soon test -e "$ACKED/topics"
+    start_load "$ROOT/acknowledged"
 }
-acked() { wc -l <"$ACKED/crash-$1"; }
-went_on() { [ "$(acked "$1")" -gt "$2" ]; }
-goes_on() { soon went_on "$1" $(($(acked "$1") + 20)); } # PARTITION
-all_go_on() { for p in 0 1 2 3; do goes_on "$p" || return 1; done; }
 partitions_in() { local p; for p in 0 1 2 3; do [ "$(where "crash-$p")" != "$1" ] || echo "$p"; done; }
 has_gone() { log_has "stopping serving logs in log directory.*$ROOT/$1/log" >/dev/null; }
 others_serve() { # DIR : it is given up, and the partitions elsewhere go on, those in it do not
@@ -37,15 +26,9 @@ others_serve() { # DIR : it is given up, and the partitions elsewhere go on, tho
     for p in $LEFT; do goes_on "$p" || return 1; done
     same "$(for p in $LOST; do printf ' %s' "$(acked "$p")"; done)" "$before"
 }
-nothing_lost() { # everybody goes on; then the load ends
-    all_go_on || return 1
-    touch "$ACKED/stop"
-    wait "$WRITER" || { cat "$ACKED/writer"; return 1; }
-    "$LOADGEN" --broker "$BOOTSTRAP" crash-verify --dir "$ACKED"
-}
+again() { stop_broker; restart_broker && for p in $LEFT; do goes_on "$p" || return 1; done; }
 end() {
-    kill -9 "$WRITER" 2>/dev/null
-    wait "$WRITER" 2>/dev/null
+    end_load
     stop_broker
     unmount_all
 }
@@ -61,11 +44,10 @@ come_back() { mount --bind "$ROOT/disk-$1" "$ROOT/$1"; }
 # fault NAME BREAK MEND : to one of two log dirs, and to the only one
 fault() {
     local name=$1 breaks=$2 mends=$3
-    if begin "$name" a b; then
+    if begin a b; then
         LOST=$(partitions_in b) LEFT=$(partitions_in a)
         check "$name: it happens to one of two" "$breaks" b
         check "$name: the partitions in the other go on" others_serve b
-        again() { stop_broker; restart_broker && for p in $LEFT; do goes_on "$p" || return 1; done; }
         check "$name: so they do after a restart" again
         mended() { stop_broker; "$mends" b && restart_broker; }
         check "$name: the broker takes it back" mended
@@ -74,7 +56,7 @@ fault() {
         fail "$name: no broker under load"
     fi
     end
-    if begin "$name" a; then
+    if begin a; then
         check "$name: it happens to the only one" "$breaks" a
         check "$name: the broker ends" exits_with 1
         log_has 'log directory' >/dev/null || fail "$name: the log says why" "$(tail -n 5 "$BROKER_DIR/broker.log")"
@@ -93,14 +75,14 @@ fault "a read-only log dir" turn_read_only turn_writable
 fault "a log dir that vanishes" vanish come_back
 
 # rm -rf : what was there is gone for good, the rest is served on
-if begin "rm -rf" a b; then
+if begin a b; then
     LOST=$(partitions_in b) LEFT=$(partitions_in a)
     check "rm -rf of one of two" rm -rf "$ROOT/b/log"
     check "rm -rf: the partitions in the other go on" others_serve b
     check "rm -rf: so they do after a restart" again
 fi
 end
-if begin "rm -rf of the only one" a; then
+if begin a; then
     check "rm -rf of the only one" rm -rf "$ROOT/a/log"
     check "rm -rf: the broker ends" exits_with 1
 fi

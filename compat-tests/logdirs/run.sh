@@ -38,12 +38,6 @@ metric() { curl -s "http://$(sed -n 's/^ottla.http.listener=//p' "$BROKER_DIR/se
 log_dirs() { ktool log-dirs --bootstrap-server "$BOOTSTRAP" --describe "$@" | tail -1; }
 # refuses_log_dir TOPIC : producing fails with KAFKA_STORAGE_ERROR
 log_has() { grep -qE "$1" "$BROKER_DIR/broker.log" || { tail -20 "$BROKER_DIR/broker.log"; return 1; }; }
-soon() { # COMMAND... : within 20 seconds
-    local i
-    for ((i = 0; i < 200; i++)); do "$@" && return 0; sleep 0.1; done
-    echo "not within 20 s: $*"
-    return 1
-}
 exits_with() { # STATUS : the broker ends by itself with it
     local i
     for ((i = 0; i < 200; i++)); do broker_alive || break; sleep 0.1; done

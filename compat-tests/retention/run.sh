@@ -18,16 +18,6 @@ offset() {
     K -Q -t "$1:0:$at" | sed 's/.* offset //'
 }
 segments() { find "$BROKER_DIR/data/$1-0" -name '*.log' | wc -l; }
-# soon COMMAND... : within 15 seconds
-soon() {
-    local i
-    for ((i = 0; i < 150; i++)); do
-        "$@" && return 0
-        sleep 0.1
-    done
-    echo "not within 15 s: $*"
-    return 1
-}
 starts_at() { [ "$(offset "$1" earliest)" = "$2" ]; }
 starts_inside() { [ "$(offset "$1" earliest)" -gt 0 ] && [ "$(offset "$1" earliest)" -lt "$(offset "$1" latest)" ]; }
 

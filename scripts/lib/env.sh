@@ -268,6 +268,17 @@ check() {
     if "$@" >"$OTTLA_TMP/check.out" 2>&1; then pass "$name"; else fail "$name" "$(cat "$OTTLA_TMP/check.out")"; fi
 }
 
+# soon COMMAND... : whether it succeeds within 20 seconds, tried again and again.
+soon() {
+    local i
+    for ((i = 0; i < 200; i++)); do
+        "$@" && return 0
+        sleep 0.1
+    done
+    echo "not within 20 s: $*"
+    return 1
+}
+
 # count_lines : echoes stdin and counts its `ok `, `FAIL` and `skip` lines (written by a client program of a suite).
 count_file() {
     PASSED=$((PASSED + $(grep -c '^ok ' "$1")))
