@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::broker_keys::DYNAMIC_ONLY_KEYS;
 use super::fields::{Config, Parts};
-use super::key::{Key, Mode};
+use super::key::{Key, Mode, Value};
 use super::{broker_key, find};
 use crate::protocol::{Error, ErrorCode};
 
@@ -22,6 +22,14 @@ const LISTENER_ONLY: &[&str] = &[
     "ssl.truststore.location",
     "ssl.truststore.password",
     "ssl.truststore.type",
+];
+
+/// Numbers of threads that may change by half or double.
+const THREAD_POOLS: &[&str] = &[
+    "num.io.threads",
+    "num.replica.fetchers",
+    "num.recovery.threads.per.data.dir",
+    "background.threads",
 ];
 
 /// Keys of which only the first that is set counts, by precedence.
@@ -111,7 +119,31 @@ impl Config {
         };
         next.check_together()
             .map_err(|error| Error::new(ErrorCode::InvalidRequest, error.what))?;
+        self.check_thread_pools(&next)?;
         self.check_cleaner_threads(next.log_cleaner_threads)
+    }
+
+    /// Kafka halves or doubles a pool at most (`DynamicThreadPool.validateReconfiguration`); 0 the table refuses.
+    fn check_thread_pools(&self, next: &Config) -> Result<(), Error> {
+        for name in THREAD_POOLS {
+            let threads = |config: &Config| match config.value(name) {
+                Some(Value::Number(threads)) => threads,
+                _ => 1,
+            };
+            let (current, wanted) = (threads(self), threads(next));
+            let bound = if wanted < current / 2 {
+                "be at least half"
+            } else if wanted > current * 2 {
+                "not be greater than double"
+            } else {
+                continue;
+            };
+            let why = format!(
+                "Dynamic thread count update validation failed for {name}={wanted}, value should {bound} the current value {current}"
+            );
+            return Err(Error::new(ErrorCode::InvalidRequest, why));
+        }
+        Ok(())
     }
 
     /// Kafka halves or doubles the number of cleaner threads at most (`LogCleaner.validateReconfiguration`).

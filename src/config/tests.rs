@@ -108,6 +108,8 @@ fn dynamic_configs_override_the_file_and_its_synonyms() {
     assert_eq!(code("log.cleaner.threads", "2", false), Ok(()));
     assert_eq!(code("log.cleaner.threads", "3", false), Err(42));
     assert_eq!(code("log.cleaner.threads", "0", false), Err(42));
+    assert_eq!(code("num.replica.fetchers", "2", false), Ok(()));
+    assert_eq!(code("num.replica.fetchers", "3", false), Err(42));
     let too_small = code("log.cleaner.dedupe.buffer.size", "1048576", false);
     assert_eq!(too_small, Err(42));
 }
