@@ -201,6 +201,9 @@ impl MetadataImage {
             let name = Arc::clone(&topic.name);
             return Err(ApplyError::UnknownPartition(name, record.partition_id));
         };
+        let is_unclean = record.leader_recovery_state == LeaderRecoveryState::Recovering as i8;
+        delta.unclean_elections += u64::from(is_unclean);
+        delta.elr_elections += u64::from(partition.elr.contains(&record.leader));
         Arc::make_mut(partition).merge(record);
         delta.partition_changed(record.topic_id, &topic.name, record.partition_id);
         Ok(())

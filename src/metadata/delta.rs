@@ -24,6 +24,10 @@ pub struct MetadataDelta {
     pub producer_ids_changed: bool,
     /// Quotas, SCRAM credentials, ACLs or tokens.
     pub security_changed: bool,
+    /// Unclean elections (`TopicDelta.updateElectionStats`).
+    pub unclean_elections: u64,
+    /// Elections of eligible leader replicas (KIP-966).
+    pub elr_elections: u64,
 }
 
 /// The changes of one topic.
@@ -102,6 +106,8 @@ impl MetadataDelta {
         self.controllers_changed |= earlier.controllers_changed;
         self.producer_ids_changed |= earlier.producer_ids_changed;
         self.security_changed |= earlier.security_changed;
+        self.unclean_elections += earlier.unclean_elections;
+        self.elr_elections += earlier.elr_elections;
         self.brokers_changed.extend(earlier.brokers_changed);
         self.configs_changed.extend(earlier.configs_changed);
         self.topics_deleted.extend(earlier.topics_deleted);

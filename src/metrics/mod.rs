@@ -26,6 +26,32 @@ pub struct Metrics {
     topics: RwLock<Topics>,
     listeners: RwLock<BTreeMap<Arc<str>, Arc<ListenerMetrics>>>,
     sources: RwLock<Vec<Source>>,
+    pub replication: ReplicationMetrics,
+    pub elections: ElectionMetrics,
+}
+
+/// What leaders and followers of this broker count, over all topics.
+#[derive(Default)]
+pub struct ReplicationMetrics {
+    pub bytes_in: AtomicU64,
+    pub bytes_out: AtomicU64,
+}
+
+impl ReplicationMetrics {
+    fn fields(&self) -> [(&'static str, &AtomicU64); 2] {
+        [
+            ("replicationbytesin", &self.bytes_in),
+            ("replicationbytesout", &self.bytes_out),
+        ]
+    }
+}
+
+/// Elections seen in the metadata that lost records, or could have without KIP-966.
+#[derive(Default)]
+pub struct ElectionMetrics {
+    pub unclean: AtomicU64,
+    /// Leaders elected from the eligible leader replicas.
+    pub from_elr: AtomicU64,
 }
 
 #[derive(Default)]
@@ -123,6 +149,8 @@ impl Metrics {
             topics: RwLock::default(),
             listeners: RwLock::default(),
             sources: RwLock::default(),
+            replication: ReplicationMetrics::default(),
+            elections: ElectionMetrics::default(),
         }
     }
 
@@ -182,6 +210,7 @@ impl Metrics {
         self.collect_topics(&mut scrape);
         self.collect_requests(&mut scrape);
         self.collect_listeners(&mut scrape);
+        self.collect_replication(&mut scrape);
         process::collect(&mut scrape);
         let asked: Vec<_> = {
             let sources = self.sources.read().unwrap_or_else(PoisonError::into_inner);
@@ -229,6 +258,23 @@ impl Metrics {
                     );
                 }
             }
+        }
+    }
+
+    fn collect_replication(&self, scrape: &mut Scrape) {
+        for (name, count) in self.replication.fields() {
+            let name = format!("kafka_server_brokertopicmetrics_{name}_total");
+            scrape.counter(&name, &[], count.load(Relaxed) as f64);
+        }
+        for (name, count) in [
+            ("uncleanleaderelections", &self.elections.unclean),
+            (
+                "electionfromeligibleleaderreplicas",
+                &self.elections.from_elr,
+            ),
+        ] {
+            let name = format!("kafka_controller_controllerstats_{name}_total");
+            scrape.counter(&name, &[], count.load(Relaxed) as f64);
         }
     }
 

@@ -73,7 +73,7 @@ impl Inner {
     fn advance(&mut self) {
         self.on_event(|state, next_offset| Effects {
             high_watermark_moved: state.on_append(next_offset),
-            proposal: None,
+            ..Effects::default()
         });
     }
 
@@ -94,6 +94,9 @@ impl Inner {
         let effects = event(&mut self.state, next_offset);
         if effects.high_watermark_moved {
             self.high_watermark_moved(high_watermark, next_offset);
+        }
+        if effects.low_watermark_moved {
+            self.waiters.low_watermark_moved();
         }
         effects.proposal
     }

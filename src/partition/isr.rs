@@ -36,6 +36,14 @@ pub struct CommittedIsr {
 pub struct IsrState {
     committed: Vec<BrokerId>,
     pending: Option<Pending>,
+    changes: IsrChanges,
+}
+
+/// Proposals that the controller accepted, since the partition was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IsrChanges {
+    pub expands: u64,
+    pub shrinks: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,12 +87,22 @@ impl IsrState {
         self.committed.len() + usize::from(self.joining().is_some_and(joins))
     }
 
+    pub fn changes(&self) -> IsrChanges {
+        self.changes
+    }
+
     fn joining(&self) -> Option<BrokerId> {
         self.pending.as_ref()?.joining
     }
 
     /// The controller's word: whatever was in flight is decided.
     pub fn commit(&mut self, isr: &[BrokerId]) {
+        if let Some(pending) = &self.pending
+            && pending.proposal.isr.iter().map(|(id, _)| id).eq(isr)
+        {
+            self.changes.expands += u64::from(pending.joining.is_some());
+            self.changes.shrinks += u64::from(pending.joining.is_none());
+        }
         self.committed.clear();
         self.committed.extend_from_slice(isr);
         self.pending = None;

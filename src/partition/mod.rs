@@ -342,7 +342,8 @@ impl Partition {
         self.lock().state.check_offsets_known()
     }
 
-    /// DeleteRecords: moves the log start offset; -1 means up to the high watermark. Returns the new start.
+    /// DeleteRecords: moves the log start offset; -1 means up to the high watermark. Returns what was asked for, -1 resolved:
+    /// the log starts there, or further on.
     pub fn delete_records_before(&self, offset: Offset) -> Result<Offset, Error> {
         let mut inner = self.lock();
         let inner = &mut *inner;
@@ -354,7 +355,20 @@ impl Partition {
         }
         let log = online(&mut inner.log)?;
         log.increment_log_start_offset(offset, StartOffsetReason::ClientRecordDeletion)?;
-        Ok(log.log_start_offset())
+        Ok(offset)
+    }
+
+    /// The low watermark of a leader, and what resolves when it may have moved: DeleteRecords waits for it.
+    pub fn low_watermark(
+        &self,
+        is_alive: &dyn Fn(BrokerId) -> bool,
+    ) -> Result<(Offset, oneshot::Receiver<()>), Error> {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        inner.state.check_leader(NO_LEADER_EPOCH)?;
+        let log_start_offset = online(&mut inner.log)?.log_start_offset();
+        let low_watermark = inner.state.low_watermark(log_start_offset, is_alive);
+        Ok((low_watermark, inner.waiters.wait_low_watermark()))
     }
 
     /// One step of retention: a few of the oldest segments go. Call it until it returns none.

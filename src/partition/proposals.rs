@@ -1,11 +1,12 @@
 //! In-sync replicas that leaders of this broker ask the controller for, until somebody takes them there: all that wait go
 //! in one AlterPartition.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
-use super::isr::IsrProposal;
+use super::isr::{IsrChanges, IsrProposal};
 use crate::types::{TopicPartition, Uuid};
 
 /// A proposal and the partition it is for.
@@ -21,6 +22,11 @@ pub struct ProposedIsr {
 pub struct IsrProposals {
     waiting: Mutex<Vec<ProposedIsr>>,
     added: Notify,
+    /// Proposals that the controller accepted.
+    pub expands: AtomicU64,
+    pub shrinks: AtomicU64,
+    /// Those that it refused, or nobody answered.
+    pub failed: AtomicU64,
 }
 
 impl IsrProposals {
@@ -28,6 +34,14 @@ impl IsrProposals {
         self.waiting
             .lock()
             .expect("pushing and taking do not panic")
+    }
+
+    /// The controller accepted what a partition proposed.
+    pub(super) fn count(&self, before: IsrChanges, after: IsrChanges) {
+        let expands = after.expands - before.expands;
+        self.expands.fetch_add(expands, Relaxed);
+        let shrinks = after.shrinks - before.shrinks;
+        self.shrinks.fetch_add(shrinks, Relaxed);
     }
 
     pub fn push(&self, proposed: ProposedIsr) {

@@ -2,6 +2,7 @@
 //! cut. The rules are in `state.rs` and `truncation.rs`; this is their shell over the log.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 use tracing::{info, warn};
@@ -74,14 +75,18 @@ impl Partition {
             .state
             .clamp_high_watermark(log.log_start_offset(), next_offset);
         let mut transition = Transition::Stale;
+        let before = inner.state.isr().changes();
         inner.on_event(|state, next_offset| {
             let high_watermark = state.high_watermark();
             transition = state.apply(registration, next_offset, now_ms, active);
             Effects {
                 high_watermark_moved: state.high_watermark() > high_watermark,
+                // Replicas may have been taken away.
+                low_watermark_moved: true,
                 proposal: None,
             }
         });
+        self.proposals.count(before, inner.state.isr().changes());
         match transition {
             Transition::Stale => {}
             Transition::Follower { .. } => {
@@ -114,7 +119,16 @@ impl Partition {
         proposal: &IsrProposal,
         answer: Result<&CommittedIsr, ErrorCode>,
     ) {
-        self.on_event(|state, next_offset| state.on_alter_partition(proposal, answer, next_offset));
+        if answer.is_err() {
+            self.proposals.failed.fetch_add(1, Relaxed);
+        }
+        let mut inner = self.lock();
+        let before = inner.state.isr().changes();
+        let again = inner
+            .on_event(|state, next_offset| state.on_alter_partition(proposal, answer, next_offset));
+        self.proposals.count(before, inner.state.isr().changes());
+        drop(inner);
+        self.propose(again);
     }
 
     fn on_event(&self, event: impl FnOnce(&mut PartitionState, Offset) -> Effects) {

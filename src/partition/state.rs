@@ -31,6 +31,8 @@ pub struct ReplicationRules {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Effects {
     pub high_watermark_moved: bool,
+    /// A follower's log starts elsewhere now, or a follower that kept the low watermark down is gone.
+    pub low_watermark_moved: bool,
     /// To be sent to the controller; its answer comes back with `on_alter_partition`.
     pub proposal: Option<IsrProposal>,
 }
@@ -163,6 +165,7 @@ impl PartitionState {
         }
         Effects {
             high_watermark_moved: self.advance_high_watermark(next_offset),
+            low_watermark_moved: true,
             proposal: None,
         }
     }
@@ -265,13 +268,26 @@ impl PartitionState {
         };
         let remote = &mut self.remotes[at];
         let end_moved = remote.log_end_offset != fetch.fetch_offset;
+        let low_watermark_moved = remote.log_start_offset != fetch.log_start_offset;
         remote.fetched(fetch, next_offset);
         let proposal = self.maybe_expand(at);
         let high_watermark_moved = end_moved && self.advance_high_watermark(next_offset);
         Effects {
             high_watermark_moved,
+            low_watermark_moved,
             proposal,
         }
+    }
+
+    /// The least log start of all replicas that are alive: below it nobody has records (`lowWatermarkIfLeader`).
+    pub fn low_watermark(
+        &self,
+        log_start_offset: Offset,
+        is_alive: &dyn Fn(BrokerId) -> bool,
+    ) -> Offset {
+        let alive = self.remotes.iter().filter(|remote| is_alive(remote.id));
+        let starts = alive.map(|remote| remote.log_start_offset);
+        starts.fold(log_start_offset, Offset::min)
     }
 
     /// Index of the follower. A replica that is not assigned here may be ahead of us; an older incarnation of a broker is

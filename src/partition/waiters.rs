@@ -74,9 +74,23 @@ pub struct Waiters {
     /// By the offset below which everything must be durable.
     syncs: Waiting,
     watch: Option<watch::Sender<Offset>>,
+    /// DeleteRecords requests that wait for followers to delete, too. Dropped when there is something to look at.
+    low_watermark: Vec<oneshot::Sender<()>>,
 }
 
 impl Waiters {
+    /// Resolves, with an error as it is no value, when the low watermark may have moved.
+    pub fn wait_low_watermark(&mut self) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.low_watermark.retain(|sender| !sender.is_closed());
+        self.low_watermark.push(sender);
+        receiver
+    }
+
+    pub fn low_watermark_moved(&mut self) {
+        self.low_watermark.clear();
+    }
+
     pub fn park_fetch(&mut self, wait: &Arc<FetchWait>) {
         park(&mut self.fetches, wait);
     }
@@ -130,6 +144,7 @@ impl Waiters {
             }
         }
         self.watch = None;
+        self.low_watermark_moved();
     }
 }
 

@@ -121,7 +121,12 @@ impl ReplicaManager {
         self.broker_epoch.store(broker_epoch, Ordering::Relaxed);
     }
 
-    pub(super) fn isr_proposals(&self) -> &Arc<IsrProposals> {
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// What leaders here ask the controller for.
+    pub fn isr_proposals(&self) -> &Arc<IsrProposals> {
         &self.isr_proposals
     }
 

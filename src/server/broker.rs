@@ -278,6 +278,7 @@ impl Parts<'_> {
             Arc::<ReplicaManager>::clone(&replicas),
             Arc::new(fetchers),
             Arc::new(elections),
+            Arc::new(gauges::Elections(Arc::clone(&metrics))),
         ];
         let slots = self.config.max_incremental_fetch_session_cache_slots.max(0) as usize;
         let services = Arc::new(Services {

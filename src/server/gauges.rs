@@ -7,18 +7,33 @@ use std::sync::{Arc, Weak};
 
 use kafka_protocol::messages::ListGroupsRequest;
 
+use super::replica_gauges;
 use crate::api::Services;
 use crate::log::{Log, LogDir};
-use crate::metadata::MetadataImage;
-use crate::metrics::Scrape;
+use crate::metadata::{MetadataDelta, MetadataImage, Publisher};
+use crate::metrics::{Metrics, Scrape};
 use crate::partition::Partition;
 use crate::replica::{LogCleaner, LogScrubber, is_cordoned};
 use crate::types::BrokerId;
 
 /// Above this many partitions the families with a value for each are left out.
-const PARTITIONS_MAX: usize = 10_000;
+pub(super) const PARTITIONS_MAX: usize = 10_000;
 /// `brokerstate` of a broker that serves (`BrokerState.RUNNING`).
 const RUNNING: f64 = 3.0;
+
+/// Counts the elections that the metadata tells of, from the start of this process on.
+pub(super) struct Elections(pub Arc<Metrics>);
+
+impl Publisher for Elections {
+    fn on_update(&self, delta: &MetadataDelta, _: &Arc<MetadataImage>) {
+        if !delta.initial {
+            let (unclean, from_elr) = (delta.unclean_elections, delta.elr_elections);
+            let counters = &self.0.elections;
+            counters.unclean.fetch_add(unclean, Ordering::Relaxed);
+            counters.from_elr.fetch_add(from_elr, Ordering::Relaxed);
+        }
+    }
+}
 
 /// Adds the sources to the metrics of `services`.
 pub(super) fn register(
@@ -51,50 +66,18 @@ async fn collect(services: Weak<Services>) -> Scrape {
         return scrape;
     };
     let image = services.image();
-    broker(&mut scrape, &services, &image);
+    broker(&mut scrape, &services);
+    replica_gauges::collect(&mut scrape, &services, &image);
     topics(&mut scrape, &image);
     controller(&mut scrape, &services, &image);
     groups(&mut scrape, &services).await;
     scrape
 }
 
-fn broker(scrape: &mut Scrape, services: &Services, image: &MetadataImage) {
-    let node_id = services.config().node_id;
+fn broker(scrape: &mut Scrape, services: &Services) {
     let partitions = services.replicas.partitions();
-    let (mut leaders, mut under_replicated, mut under_min_isr) = (0, 0, 0);
-    for partition in &partitions {
-        let Some(registration) = image.topics.partition(&partition.topic_partition) else {
-            continue;
-        };
-        if registration.leader == node_id {
-            leaders += 1;
-            under_replicated += usize::from(registration.isr.len() < registration.replicas.len());
-            let min = partition.config().min_insync_replicas as usize;
-            under_min_isr +=
-                usize::from(registration.isr.len() < min.min(registration.replicas.len()));
-        }
-    }
-    let now_ms = services.clock.monotonic_ms();
-    let quotas = services.replicas.quotas();
-    for (direction, quota) in [("leader", &quotas.leader), ("follower", &quotas.follower)] {
-        let name = format!("kafka_server_{direction}replication_byte_rate");
-        scrape.gauge(&name, &[], quota.bytes_per_second(now_ms));
-    }
     let offline = log_dirs(scrape, services);
     for (name, value) in [
-        (
-            "kafka_server_replicamanager_partitioncount",
-            partitions.len(),
-        ),
-        ("kafka_server_replicamanager_leadercount", leaders),
-        (
-            "kafka_server_replicamanager_underreplicatedpartitions",
-            under_replicated,
-        ),
-        (
-            "kafka_server_replicamanager_underminisrpartitioncount",
-            under_min_isr,
-        ),
         ("kafka_log_logmanager_offlinelogdirectorycount", offline),
         (
             "kafka_server_fetchsessioncache_numincrementalfetchsessions",
@@ -222,11 +205,14 @@ fn controller(scrape: &mut Scrape, services: &Services, image: &MetadataImage) {
         .topics
         .iter()
         .flat_map(|topic| topic.partitions.values());
-    let (mut all, mut offline) = (0, 0);
+    let (mut all, mut offline, mut imbalanced) = (0, 0, 0);
     for partition in partitions {
         all += 1;
         offline += usize::from(!partition.has_leader());
+        imbalanced += usize::from(partition.leader != partition.preferred_replica());
     }
+    let brokers = image.cluster.brokers.values();
+    let leaving = brokers.filter(|broker| broker.in_controlled_shutdown);
     for (name, value) in [
         (
             "activecontrollercount",
@@ -235,7 +221,9 @@ fn controller(scrape: &mut Scrape, services: &Services, image: &MetadataImage) {
         ("globaltopiccount", image.topics.len()),
         ("globalpartitioncount", all),
         ("offlinepartitionscount", offline),
+        ("preferredreplicaimbalancecount", imbalanced),
         ("activebrokercount", alive),
+        ("controlledshutdownbrokercount", leaving.count()),
         ("fencedbrokercount", image.cluster.brokers.len() - alive),
     ] {
         scrape.gauge(

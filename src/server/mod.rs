@@ -9,6 +9,7 @@ mod isr_channel;
 pub mod lifecycle;
 mod listener;
 mod maintenance;
+mod replica_gauges;
 mod sockets;
 mod storage;
 

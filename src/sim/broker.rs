@@ -289,7 +289,7 @@ impl World {
                 }
                 self.with_partition(node, produce.partition, |state, log| Effects {
                     high_watermark_moved: state.on_append(log.next_offset()),
-                    proposal: None,
+                    ..Effects::default()
                 })?;
                 self.release_waiting(node, produce.partition);
                 Ok(())

@@ -163,7 +163,7 @@ impl World {
                     let moved = state.on_replicated(high_watermark, log.next_offset());
                     return Effects {
                         high_watermark_moved: moved,
-                        proposal: None,
+                        ..Effects::default()
                     };
                 }
                 Fetched::Diverging(end) => {

@@ -1,40 +1,90 @@
-//! DeleteRecords (key 21), v0-2. Moves the log start offset of partitions; -1 means up to the high watermark.
+//! DeleteRecords (key 21), v0-2. Moves the log start offset of partitions; -1 means up to the high watermark. The answer waits
+//! until all replicas that are alive have moved theirs, which they do by the leader's answers to their fetches.
 //! Versions: v2 flexible.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use kafka_protocol::messages::delete_records_response::{
     DeleteRecordsPartitionResult, DeleteRecordsTopicResult,
 };
 use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
+use kafka_protocol::protocol::StrBytes;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::api::RequestContext;
+use crate::partition::Partition;
 use crate::protocol::{Error, ErrorCode};
 use crate::types::{Offset, is_internal_topic};
+
+/// A partition that was asked for, and what became of it.
+struct Asked {
+    topic: StrBytes,
+    index: i32,
+    deleted: Result<Deleted, Error>,
+}
+
+/// Records that this leader deleted.
+struct Deleted {
+    partition: Arc<Partition>,
+    /// Where the log of every replica is to start, or further on.
+    before: Offset,
+}
+
+/// One result: the low watermark, or why it is not where it should be.
+struct Answer {
+    code: i16,
+    low_watermark: Offset,
+}
 
 pub async fn handle(
     context: RequestContext,
     request: DeleteRecordsRequest,
 ) -> DeleteRecordsResponse {
+    let context = Arc::new(context);
+    let deadline = Instant::now() + Duration::from_millis(request.timeout_ms.max(0) as u64);
     // Files are removed here: off the thread that serves the connection.
-    let answered = tokio::task::spawn_blocking(move || delete(&context, request)).await;
-    answered.unwrap_or_default()
+    let deleting = Arc::clone(&context);
+    let asked = tokio::task::spawn_blocking(move || delete(&deleting, request)).await;
+    let mut topics: Vec<DeleteRecordsTopicResult> = Vec::new();
+    for asked in asked.unwrap_or_default() {
+        let answer = match asked.deleted {
+            Ok(deleted) => deleted.by_all(&context, deadline).await,
+            Err(error) => error.into(),
+        };
+        let result = DeleteRecordsPartitionResult::default()
+            .with_partition_index(asked.index)
+            .with_error_code(answer.code)
+            .with_low_watermark(answer.low_watermark);
+        match topics.last_mut() {
+            Some(topic) if *topic.name == asked.topic => topic.partitions.push(result),
+            _ => topics.push(
+                DeleteRecordsTopicResult::default()
+                    .with_name(asked.topic.into())
+                    .with_partitions(vec![result]),
+            ),
+        }
+    }
+    DeleteRecordsResponse::default().with_topics(topics)
 }
 
-fn delete(context: &RequestContext, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
-    let topics = request.topics.into_iter().map(|topic| {
-        let partitions = topic.partitions.iter().map(|wanted| {
-            let deleted =
-                delete_before(context, &topic.name, wanted.partition_index, wanted.offset);
-            DeleteRecordsPartitionResult::default()
-                .with_partition_index(wanted.partition_index)
-                .with_error_code(deleted.as_ref().err().map_or(0, Error::code))
-                .with_low_watermark(deleted.unwrap_or(-1))
-        });
-        let partitions = partitions.collect();
-        DeleteRecordsTopicResult::default()
-            .with_name(topic.name)
-            .with_partitions(partitions)
+fn delete(context: &RequestContext, request: DeleteRecordsRequest) -> Vec<Asked> {
+    let partitions = request.topics.into_iter().flat_map(|topic| {
+        let name = topic.name.0;
+        let partitions = topic.partitions.into_iter();
+        partitions.map(move |partition| (name.clone(), partition))
     });
-    DeleteRecordsResponse::default().with_topics(topics.collect())
+    let asked = partitions.map(|(topic, wanted)| {
+        let index = wanted.partition_index;
+        let deleted = delete_before(context, &topic, index, wanted.offset);
+        Asked {
+            topic,
+            index,
+            deleted,
+        }
+    });
+    asked.collect()
 }
 
 fn delete_before(
@@ -42,7 +92,7 @@ fn delete_before(
     topic: &str,
     partition: i32,
     offset: Offset,
-) -> Result<Offset, Error> {
+) -> Result<Deleted, Error> {
     let partition = context.services.replicas.find(topic, partition)?;
     if is_internal_topic(topic) {
         return Err(ErrorCode::InvalidTopicException.into());
@@ -52,5 +102,50 @@ fn delete_before(
     if policy.compact && !policy.delete {
         return Err(ErrorCode::PolicyViolation.into());
     }
-    partition.delete_records_before(offset)
+    let before = partition.delete_records_before(offset)?;
+    Ok(Deleted { partition, before })
+}
+
+impl Deleted {
+    /// Waits for the followers, which tell their log start with each fetch.
+    async fn by_all(self, context: &RequestContext, deadline: Instant) -> Answer {
+        loop {
+            let (low_watermark, moved) = match self.low_watermark(context) {
+                Ok(found) => found,
+                Err(error) => return error.into(),
+            };
+            if low_watermark >= self.before {
+                let code = 0;
+                return Answer {
+                    code,
+                    low_watermark,
+                };
+            }
+            if tokio::time::timeout_at(deadline, moved).await.is_err() {
+                let code = ErrorCode::RequestTimedOut.code();
+                return Answer {
+                    code,
+                    low_watermark,
+                };
+            }
+        }
+    }
+
+    fn low_watermark(
+        &self,
+        context: &RequestContext,
+    ) -> Result<(Offset, oneshot::Receiver<()>), Error> {
+        let image = context.services.image();
+        self.partition
+            .low_watermark(&|id| image.cluster.is_alive(id))
+    }
+}
+
+impl From<Error> for Answer {
+    fn from(error: Error) -> Self {
+        Self {
+            code: error.code(),
+            low_watermark: -1,
+        }
+    }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -298,7 +299,7 @@ impl Fetch {
     fn encode(&self, round: Round) -> Option<ResponseFrame> {
         let mut responses: Vec<TopicResponse> = Vec::new();
         let mut hints = LeaderHints::new(&self.context);
-        let mut throttled_bytes = 0;
+        let (mut replicated_bytes, mut throttled_bytes) = (0, 0);
         let wanted = self.session.wanted();
         let answers = wanted.iter().zip(&self.targets).zip(round.results);
         let (failed, read): (Vec<_>, Vec<_>) =
@@ -324,10 +325,11 @@ impl Fetch {
                 let bytes = result.is_ok().then_some(size_bytes as u64);
                 partition.metrics.fetched(bytes);
             }
-            if let (Ok(partition), Some(_)) = (target, self.follower)
-                && partition.is_leader_throttled()
-            {
-                throttled_bytes += size_bytes as u64;
+            if let (Ok(partition), Some(_)) = (target, self.follower) {
+                replicated_bytes += size_bytes as u64;
+                if partition.is_leader_throttled() {
+                    throttled_bytes += size_bytes as u64;
+                }
             }
             let mut data = self.partition_data(key.1, result);
             if self.context.version >= LEADER_HINTS_FROM && is_hinted(data.error_code) {
@@ -338,8 +340,12 @@ impl Fetch {
                 _ => responses.push(topic_response(&key.0, data)),
             }
         }
+        let services = &self.context.services;
+        if replicated_bytes > 0 {
+            let counter = &services.metrics.replication.bytes_out;
+            counter.fetch_add(replicated_bytes, Relaxed);
+        }
         if throttled_bytes > 0 {
-            let services = &self.context.services;
             let quota = &services.replicas.quotas().leader;
             quota.record(throttled_bytes, services.clock.monotonic_ms());
         }

@@ -3,9 +3,11 @@
 //! that moved on by itself, since it asks every partition where it stands before each fetch.
 
 mod session;
+mod stats;
 mod task;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use arc_swap::ArcSwap;
@@ -16,17 +18,23 @@ use super::ReplicaManager;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::metadata::{Images, MetadataDelta, MetadataImage, Publisher};
+use crate::metrics::Scrape;
 use crate::partition::Partition;
 use crate::types::{BrokerId, Uuid};
 
 use session::SessionKey;
+use stats::FetcherStats;
 
 /// All fetchers of a broker.
 pub struct Fetchers {
     context: Arc<Context>,
     /// By leader and fetcher index. Bounded by brokers times `num.replica.fetchers`.
-    assigned: Mutex<BTreeMap<(BrokerId, u64), Arc<Assigned>>>,
+    assigned: Arc<Mutex<ByLeader>>,
+    /// `num.replica.fetchers`
+    count: AtomicU64,
 }
+
+type ByLeader = BTreeMap<(BrokerId, u64), Arc<Assigned>>;
 
 /// What every fetcher needs.
 struct Context {
@@ -37,11 +45,18 @@ struct Context {
     shutdown: CancellationToken,
 }
 
+impl Context {
+    fn fetchers(&self) -> u64 {
+        self.config.load().num_replica_fetchers.max(1) as u64
+    }
+}
+
 /// The partitions of one fetcher.
 #[derive(Default)]
 struct Assigned {
     partitions: Mutex<BTreeMap<SessionKey, Followed>>,
     added: Notify,
+    stats: FetcherStats,
 }
 
 /// A partition that is fetched.
@@ -94,22 +109,64 @@ impl Fetchers {
             clock,
             shutdown,
         });
-        Self {
+        let fetchers = Self {
+            count: AtomicU64::new(context.fetchers()),
             context,
-            assigned: Mutex::default(),
+            assigned: Arc::default(),
+        };
+        fetchers.add_metrics();
+        fetchers
+    }
+
+    fn add_metrics(&self) {
+        let context = Arc::downgrade(&self.context);
+        let assigned = Arc::downgrade(&self.assigned);
+        self.context.replicas.metrics().add_source(move || {
+            let mut scrape = Scrape::default();
+            if let (Some(context), Some(assigned)) = (context.upgrade(), assigned.upgrade()) {
+                let fetchers = assigned.lock().expect("the map is changed without panics");
+                stats::collect(&mut scrape, &context, &fetchers);
+            }
+            std::future::ready(scrape)
+        });
+    }
+
+    fn assigned(&self) -> MutexGuard<'_, ByLeader> {
+        self.assigned
+            .lock()
+            .expect("the map is changed without panics")
+    }
+
+    /// Spreads all partitions anew if `num.replica.fetchers` changed (`AbstractFetcherManager.resizeThreadPool`). Fetchers
+    /// that are left without any wait and cost nothing.
+    fn resize(&self) {
+        let count = self.context.fetchers();
+        if self.count.swap(count, Relaxed) == count {
+            return;
+        }
+        let all: Vec<_> = self.assigned().values().cloned().collect();
+        for assigned in all {
+            // What is under way for them is dropped: the next fetcher asks again.
+            let taken = std::mem::take(&mut *assigned.lock());
+            for followed in taken.into_values() {
+                self.follow(followed.partition);
+            }
+        }
+    }
+
+    /// Has `partition` fetched from its leader, if it follows one.
+    fn follow(&self, partition: Arc<Partition>) {
+        if let Some(position) = partition.follower_position() {
+            self.assign(partition, position.leader);
         }
     }
 
     /// Has `partition` fetched from `leader`.
     fn assign(&self, partition: Arc<Partition>, leader: BrokerId) {
         let key = (partition.topic_id, partition.topic_partition.partition);
-        let fetchers = self.context.config.load().num_replica_fetchers.max(1) as u64;
-        let place = (leader, fetcher_index(key, fetchers));
+        let place = (leader, fetcher_index(key, self.count.load(Relaxed)));
         let assigned = {
-            let mut all = self
-                .assigned
-                .lock()
-                .expect("the map is changed without panics");
+            let mut all = self.assigned();
             let assigned = all.entry(place).or_insert_with(|| {
                 let assigned = Arc::<Assigned>::default();
                 let context = Arc::clone(&self.context);
@@ -137,14 +194,13 @@ fn fetcher_index((topic_id, partition): (Uuid, i32), fetchers: u64) -> u64 {
 
 impl Publisher for Fetchers {
     fn on_update(&self, delta: &MetadataDelta, _: &Arc<MetadataImage>) {
+        self.resize();
         for (topic_id, _, index) in delta.partitions_changed() {
             // Not hosted here, or its directory is offline: nobody fetches.
             let Ok(partition) = self.context.replicas.find_by_id(topic_id, index) else {
                 continue;
             };
-            if let Some(position) = partition.follower_position() {
-                self.assign(partition, position.leader);
-            }
+            self.follow(partition);
         }
     }
 }

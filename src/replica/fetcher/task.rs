@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -90,6 +91,8 @@ impl Fetcher {
         let request = self.request(request, broker_epoch, version);
         let timeout = self.context.config.load().replica_socket_timeout_ms.max(1);
         let timeout = Duration::from_millis(timeout as u64);
+        let stats = &self.assigned.stats;
+        stats.requested(self.context.clock.monotonic_ms());
         match peer.call(version, &request, timeout).await {
             Ok(response) => self.take(&peer, response).await,
             Err(error) => self.disconnected(&error).await,
@@ -317,6 +320,9 @@ impl Fetcher {
         if let Some(followed) = self.assigned.lock().get_mut(&key) {
             followed.lag = Some(lag.max(0));
         }
+        self.assigned.stats.fetched(size_bytes);
+        let metrics = &self.context.replicas.metrics().replication;
+        metrics.bytes_in.fetch_add(size_bytes, Relaxed);
         if partition.is_follower_throttled() {
             let quota = &self.context.replicas.quotas().follower;
             quota.record(size_bytes, self.context.clock.monotonic_ms());

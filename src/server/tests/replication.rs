@@ -11,12 +11,16 @@ use kafka_protocol::messages::alter_partition_reassignments_request::{
 };
 use kafka_protocol::messages::broker_registration_request::Listener;
 use kafka_protocol::messages::create_topics_request::CreatableReplicaAssignment;
+use kafka_protocol::messages::delete_records_request::{
+    DeleteRecordsPartition, DeleteRecordsTopic,
+};
 use kafka_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
 };
 use kafka_protocol::messages::{
     AlterPartitionReassignmentsRequest, BrokerHeartbeatRequest, BrokerId,
-    BrokerRegistrationRequest, IncrementalAlterConfigsRequest,
+    BrokerRegistrationRequest, DeleteRecordsRequest, DeleteRecordsResponse,
+    IncrementalAlterConfigsRequest,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -208,6 +212,23 @@ impl Fixture {
         assert_eq!(self.runtime.block_on(asked).error_code, 0);
     }
 
+    /// DeleteRecords up to `offset`: code and low watermark.
+    fn delete_records(&self, topic: &'static str, offset: i64, timeout_ms: i32) -> (i16, i64) {
+        let partition = DeleteRecordsPartition::default().with_offset(offset);
+        let topic = DeleteRecordsTopic::default()
+            .with_name(TopicName(StrBytes::from_static_str(topic)))
+            .with_partitions(vec![partition]);
+        let delete = DeleteRecordsRequest::default()
+            .with_topics(vec![topic])
+            .with_timeout_ms(timeout_ms);
+        let mut stream = self.connect();
+        stream.write_all(&request(&delete, 1, 1)).expect("sent");
+        let deleted = DeleteRecordsResponse::decode(&mut response(&mut stream).1, 1);
+        let deleted = deleted.expect("response");
+        let partition = &deleted.topics[0].partitions[0];
+        (partition.error_code, partition.low_watermark)
+    }
+
     /// Sets one config of a topic or, under an empty name, of all brokers.
     fn set(&self, (kind, name): (ConfigResourceType, &'static str), key: &'static str, to: &str) {
         let config = AlterableConfig::default()
@@ -221,6 +242,16 @@ impl Fixture {
         let services = self.services();
         let asked = services.controller.incremental_alter_configs(request);
         assert_eq!(self.runtime.block_on(asked).responses[0].error_code, 0);
+    }
+
+    /// The value of a metric as its line in `/metrics` begins.
+    fn metric(&self, line: &str) -> f64 {
+        let text = self.runtime.block_on(self.services().metrics.encode());
+        let mut values = text
+            .lines()
+            .filter_map(|l| l.strip_prefix(line)?.strip_prefix(' '));
+        let value = values.next().unwrap_or_else(|| panic!("no metric {line}"));
+        value.parse().expect("a number")
     }
 
     fn registration(&self, topic: &str) -> PartitionRegistration {
@@ -290,12 +321,67 @@ fn follower_that_is_gone_leaves_the_isr_and_comes_back() {
     stream.write_all(&produce("lagging", "b", 2)).expect("sent");
     assert_eq!(produced_offset(response(&mut stream).1), 1);
     assert_eq!(broker.registration("lagging").isr, [1]);
+    let counts = |name| broker.metric(&format!("kafka_server_replicamanager_{name}")) as i64;
+    assert_eq!(counts("underreplicatedpartitions"), 1);
+    assert_eq!(counts("atminisrpartitioncount"), 1);
+    assert_eq!(counts("isrshrinks_total"), 1);
+    assert_eq!(counts("isrexpands_total"), 0);
     let follower = broker.start_follower(epoch, dir.path());
     wait_until("the follower is in sync again", || {
         broker.registration("lagging").isr == [1, FOLLOWER]
     });
     let copy = follower.replicas.find("lagging", 0).expect("hosted");
     assert_eq!(copy.offsets().expect("open").next_offset, 2);
+    assert_eq!(counts("underreplicatedpartitions"), 0);
+    wait_until("the leader knows that it was taken", || {
+        counts("isrexpands_total") == 1
+    });
+    assert_eq!(counts("isrshrinks_total"), 1);
+    assert!(broker.metric("kafka_server_brokertopicmetrics_replicationbytesout_total") > 0.0);
+}
+
+#[test]
+fn deleted_records_are_gone_from_all_replicas_or_the_request_times_out() {
+    let broker = leader();
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let epoch = broker.register_follower();
+    let follower = broker.start_follower(epoch, dir.path());
+    broker.create_replicated_topic("cut");
+    let mut stream = broker.connect();
+    for sent in 0..3 {
+        stream.write_all(&produce("cut", "a", sent)).expect("sent");
+        assert_eq!(produced_offset(response(&mut stream).1), i64::from(sent));
+    }
+    assert_eq!(broker.delete_records("cut", 2, 20_000), (0, 2));
+    let copy = follower.replicas.find("cut", 0).expect("hosted");
+    assert_eq!(copy.offsets().expect("open").log_start_offset, 2);
+    follower.stop();
+    // It is alive and does not fetch: nobody knows whether it has deleted.
+    let timed_out = broker.delete_records("cut", 3, 100);
+    assert_eq!(timed_out, (ErrorCode::RequestTimedOut.code(), 2));
+    // What all have deleted before is answered at once.
+    assert_eq!(broker.delete_records("cut", 1, 0), (0, 2));
+}
+
+#[test]
+fn fetchers_follow_their_number_while_they_run() {
+    let broker = leader();
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let epoch = broker.register_follower();
+    let _follower = broker.start_follower(epoch, dir.path());
+    broker.create_replicated_topic("spread");
+    let mut stream = broker.connect();
+    for (sent, fetchers) in ["2", "4", "2", "1"].into_iter().enumerate() {
+        let key = "num.replica.fetchers";
+        broker.set((ConfigResourceType::Broker, ""), key, fetchers);
+        let sent = sent as i32;
+        stream
+            .write_all(&produce("spread", "a", sent))
+            .expect("sent");
+        // acks=all: the follower fetches on.
+        assert_eq!(produced_offset(response(&mut stream).1), i64::from(sent));
+    }
+    assert_eq!(broker.registration("spread").isr, [1, FOLLOWER]);
 }
 
 #[test]
