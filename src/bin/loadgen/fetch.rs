@@ -12,7 +12,7 @@ use crate::wire::{
     Connection, FetchAnswer, FetchLimits, Outcome, fetch_answer, fetch_frame, produce_answer,
     produce_frame,
 };
-use crate::{Common, FanoutArgs, FetchArgs, batch, setup};
+use crate::{Common, FanoutArgs, FetchArgs, batch, setup, topic_configs};
 
 /// A consumer of one partition that keeps its buffer.
 pub struct Tail {
@@ -60,7 +60,8 @@ impl Tail {
 
 pub fn run(common: &Common, args: &FetchArgs) -> Outcome<Map<String, Value>> {
     let mut conn = Connection::open(&common.broker)?;
-    setup::create_topic(&mut conn, &args.topic, args.partitions, &[])?;
+    let configs = topic_configs(&args.config);
+    setup::create_topic(&mut conn, &args.topic, args.partitions, &configs)?;
     let ends = setup::end_offsets(&mut conn, &args.topic, args.partitions)?;
     for (p, end) in ends.iter().enumerate() {
         if *end == 0 {

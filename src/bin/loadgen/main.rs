@@ -56,7 +56,7 @@ enum Mode {
     Watch,
     /// Time from exec to the first answer, and from SIGTERM to exit
     Ready(ReadyArgs),
-    /// Create many partitions
+    /// Create many partitions, and time the first append to each
     Topics(TopicsArgs),
     /// Idempotent producers that outlive the broker and log what was acknowledged
     CrashWriter(crash::WriterArgs),
@@ -90,13 +90,9 @@ pub struct ProduceArgs {
     delete: bool,
 }
 
-impl ProduceArgs {
-    fn topic_configs(&self) -> Vec<(&str, &str)> {
-        self.config
-            .iter()
-            .filter_map(|c| c.split_once('='))
-            .collect()
-    }
+/// `key=value` words as pairs.
+fn topic_configs(words: &[String]) -> Vec<(&str, &str)> {
+    words.iter().filter_map(|c| c.split_once('=')).collect()
 }
 
 #[derive(Args, Clone)]
@@ -116,6 +112,9 @@ pub struct FetchArgs {
     batch_bytes: usize,
     #[arg(long, default_value_t = 100)]
     record_bytes: usize,
+    /// Topic configuration key=value
+    #[arg(long)]
+    config: Vec<String>,
 }
 
 #[derive(Args, Clone)]
@@ -150,6 +149,9 @@ pub struct IdleArgs {
 pub struct ReadyArgs {
     #[arg(long, default_value_t = 120.0)]
     timeout: f64,
+    /// Wait for the leader of this topic's partition 0 too
+    #[arg(long)]
+    topic: Option<String>,
     /// Seconds between the first answer and SIGTERM
     #[arg(long, default_value_t = 1.0)]
     settle: f64,
@@ -166,6 +168,9 @@ pub struct TopicsArgs {
     partitions: i32,
     #[arg(long, default_value_t = 1000)]
     per_topic: i32,
+    /// Then append one record to each partition, one at a time
+    #[arg(long)]
+    append: bool,
 }
 
 fn run(cli: &Cli) -> wire::Outcome<serde_json::Map<String, serde_json::Value>> {

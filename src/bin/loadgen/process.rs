@@ -1,6 +1,7 @@
 //! `idle` holds many connections; `ready` times a broker's start and stop; `watch` measures it doing nothing;
-//! `topics` creates many partitions.
+//! `topics` creates many partitions and appends to each.
 
+use std::io::Write;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -9,9 +10,9 @@ use kafka_protocol::messages::{ApiVersionsRequest, MetadataRequest};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use serde_json::{Map, Value, json};
 
-use crate::stats::{Meter, rss_kib};
-use crate::wire::{Connection, Outcome};
-use crate::{Common, IdleArgs, ReadyArgs, TopicsArgs, setup};
+use crate::stats::{Histogram, Meter, now_ms, rss_kib};
+use crate::wire::{Connection, Outcome, produce_answer, produce_frame};
+use crate::{Common, IdleArgs, ReadyArgs, TopicsArgs, batch, setup};
 
 pub fn idle(common: &Common, args: &IdleArgs) -> Outcome<Map<String, Value>> {
     let limit = getrlimit(Resource::Nofile);
@@ -79,7 +80,7 @@ pub fn ready(common: &Common, args: &ReadyArgs) -> Outcome<Map<String, Value>> {
     let mut out = Map::new();
     out.insert("mode".into(), json!("ready"));
     let deadline = Duration::from_secs_f64(args.timeout);
-    while !answers(&common.broker) {
+    while !answers(&common.broker, args.topic.as_deref()) {
         if let Some(status) = child.try_wait()? {
             return Err(format!("the broker ended with {status}").into());
         }
@@ -108,7 +109,7 @@ pub fn ready(common: &Common, args: &ReadyArgs) -> Outcome<Map<String, Value>> {
     Ok(out)
 }
 
-fn answers(broker: &str) -> bool {
+fn answers(broker: &str, topic: Option<&str>) -> bool {
     let Ok(mut conn) = Connection::open(broker) else {
         return false;
     };
@@ -117,23 +118,46 @@ fn answers(broker: &str) -> bool {
     }
     let request = MetadataRequest::default().with_topics(None);
     conn.call(&request, 9).is_ok_and(|m| !m.brokers.is_empty())
+        && topic.is_none_or(|t| setup::end_offsets(&mut conn, t, 1).is_ok())
 }
 
 /// Creates topics until there are so many partitions.
 pub fn topics(common: &Common, args: &TopicsArgs) -> Outcome<Map<String, Value>> {
     let mut conn = Connection::open(&common.broker)?;
     let start = Instant::now();
+    let mut made = Vec::new();
     let mut left = args.partitions;
-    let mut i = 0;
     while left > 0 {
         let n = left.min(args.per_topic);
-        setup::create_topic(&mut conn, &format!("{}-{i}", args.prefix), n, &[])?;
+        let name = format!("{}-{}", args.prefix, made.len());
+        setup::create_topic(&mut conn, &name, n, &[])?;
+        made.push((name, n));
         left -= n;
-        i += 1;
     }
     let mut out = Map::new();
     out.insert("mode".into(), json!("topics"));
     out.insert("seconds".into(), json!(start.elapsed().as_secs_f64()));
+    if args.append {
+        first_appends(&mut conn, &made)?.report("append_", &mut out);
+    }
     out.insert("rss_mib".into(), json!(rss_kib(common.pid) as f64 / 1024.0));
     Ok(out)
+}
+
+/// One record to every partition, one request in flight.
+fn first_appends(conn: &mut Connection, topics: &[(String, i32)]) -> Outcome<Histogram> {
+    let (batch, _) = batch::filled(1, 100, now_ms());
+    let mut took = Histogram::new();
+    for (topic, partitions) in topics {
+        for partition in 0..*partitions {
+            let sent = Instant::now();
+            conn.stream
+                .write_all(&produce_frame(topic, partition, -1, &batch))?;
+            match produce_answer(&conn.read_frame()?) {
+                Some((0, _)) => took.add(sent.elapsed()),
+                other => return Err(format!("{topic}-{partition}: {other:?}").into()),
+            }
+        }
+    }
+    Ok(took)
 }

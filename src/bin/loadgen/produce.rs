@@ -13,7 +13,7 @@ use crate::batch;
 use crate::setup;
 use crate::stats::{Histogram, Meter, now_ms};
 use crate::wire::{Connection, Outcome, produce_answer, produce_frame};
-use crate::{Common, ProduceArgs};
+use crate::{Common, ProduceArgs, topic_configs};
 
 pub const WARMING: u8 = 0;
 pub const MEASURING: u8 = 1;
@@ -96,7 +96,7 @@ fn finish_cost(cost: &mut Map<String, Value>, sum: &Tally) {
 
 pub fn run(common: &Common, args: &ProduceArgs) -> Outcome<Map<String, Value>> {
     let mut conn = Connection::open(&common.broker)?;
-    let configs = args.topic_configs();
+    let configs = topic_configs(&args.config);
     setup::create_topic(&mut conn, &args.topic, args.partitions, &configs)?;
     let (batch, records) = batch::filled(args.batch_bytes, args.record_bytes, now_ms());
     let mut out = Map::new();
