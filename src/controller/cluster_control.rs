@@ -8,7 +8,7 @@
 //! unfenced              shutdown, leads nothing     shutdown now
 //! unfenced              shutdown, leads something   controlled shutdown; leaves ISRs
 //! controlled shutdown   any, leads nothing and all others have seen that   shutdown now
-//! unfenced              nothing for a session timeout   fenced
+//! unfenced              nothing for a session timeout, or its listener is gone   fenced
 //! ```
 
 use std::collections::BTreeMap;
@@ -18,6 +18,7 @@ use kafka_protocol::messages::{
     BrokerRegistrationResponse, UnregisterBrokerRequest, UnregisterBrokerResponse,
 };
 
+use super::broker_watch::Gone;
 use super::failure;
 use super::outcome::{Outcome, Turn};
 use super::partition_control::{BrokerEvent, in_elr, in_isr, update_partitions, without_leader};
@@ -498,6 +499,22 @@ fn offline_directories(
         "log directories of a broker went offline"
     );
     records.push(change.into());
+}
+
+/// A broker's listener refuses connections: its session is over, if it is the process that is registered and it could ever
+/// be connected to. `fence_stale_broker` does the rest.
+pub(super) fn end_session(turn: &mut Turn<'_>, gone: &Gone) {
+    let id = gone.broker_id;
+    if check_broker_epoch(turn.image, id, gone.broker_epoch).is_err() {
+        return;
+    }
+    let ended_ms = turn.now_ms - session_timeout_ms(turn);
+    if let Some(contact) = turn.heartbeats.contacts.get_mut(&id)
+        && (gone.was_connected || !contact.heard)
+    {
+        tracing::warn!(broker_id = id, "nobody listens where the broker did");
+        contact.last_contact_ms = ended_ms;
+    }
 }
 
 /// Fences one broker whose session has expired. Called by the loop's timer until it returns nothing.

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::broker_watch::{BrokerWatch, Gone};
 use super::cluster_control::{self, Heartbeats};
 use super::feature_control;
 use super::handle::{Handle, Operation};
@@ -53,8 +54,11 @@ impl Controller {
     pub fn start(params: ControllerParams) -> Handle {
         let (operations, requests) = mpsc::channel(OPERATIONS_MAX);
         let handle = Handle::new(operations, params.images.clone(), params.clock.clone());
+        let (findings, gone) = BrokerWatch::channel();
         let event_loop = EventLoop {
             params,
+            findings,
+            gone,
             requests,
             rng: Rng::random(),
             active: None,
@@ -72,6 +76,7 @@ struct Active {
     image: MetadataImage,
     heartbeats: Heartbeats,
     periodic: Periodic,
+    watch: BrokerWatch,
 }
 
 /// A proposal (or an answer that rests on those before it) that is not committed yet.
@@ -87,6 +92,9 @@ struct EventLoop {
     rng: Rng,
     active: Option<Active>,
     in_flight: VecDeque<InFlight>,
+    /// Given to the watchers of whichever epoch; what they find says in which broker epoch.
+    findings: mpsc::Sender<Gone>,
+    gone: mpsc::Receiver<Gone>,
 }
 
 fn not_controller() -> Error {
@@ -108,6 +116,9 @@ impl EventLoop {
             let leader_known = leader.borrow().leader_id.is_some();
             let room = self.in_flight.len() < IN_FLIGHT_MAX;
             let timer = self.until_next_timer();
+            if let Some(active) = &mut self.active {
+                active.watch.update(&active.image, &self.params.settings);
+            }
             tokio::select! {
                 biased;
                 changed = leader.changed() => match changed {
@@ -121,6 +132,7 @@ impl EventLoop {
                     self.fence_stale_brokers();
                     self.run_periodic_tasks();
                 }
+                Some(gone) = self.gone.recv() => self.end_session(gone),
                 operation = self.requests.recv(), if leader_known && room => match operation {
                     Some(operation) => self.take(operation),
                     None => return,
@@ -173,6 +185,7 @@ impl EventLoop {
             image,
             heartbeats,
             periodic,
+            watch: BrokerWatch::new(self.findings.clone()),
         });
         if fresh {
             info!("writing the first records of a new cluster");
@@ -308,6 +321,11 @@ impl EventLoop {
                 self.propose(records, None);
             }
         }
+    }
+
+    fn end_session(&mut self, gone: Gone) {
+        self.run_turn(|turn| cluster_control::end_session(turn, &gone));
+        self.fence_stale_brokers();
     }
 
     fn fence_stale_brokers(&mut self) {

@@ -6,11 +6,13 @@
 //! again after it broke, with growing rests in between; what was under way fails then and is not sent again.
 
 mod connection;
+mod liveness;
 mod request;
 
 #[cfg(test)]
 mod tests;
 
+pub use liveness::until_refused;
 pub use request::Request;
 
 use std::fmt;

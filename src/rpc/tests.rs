@@ -271,3 +271,23 @@ async fn an_answer_may_come_in_pieces() {
     let (result, ()) = tokio::join!(peer.call_raw(raw(b""), PATIENCE), serve);
     assert!(result.unwrap() == body);
 }
+
+#[tokio::test]
+async fn a_listener_that_closes_connections_lives_and_one_that_refuses_them_does_not() {
+    let server = Server::start().await;
+    let port = server.0.local_addr().unwrap().port();
+    let mut refused = tokio::spawn(super::until_refused("127.0.0.1", port));
+    // The second comes because the first was closed.
+    drop(server.accept().await);
+    let second = server.accept().await;
+    tokio::select! {
+        _ = &mut refused => panic!("somebody listens"),
+        () = std::future::ready(()) => {}
+    }
+    drop(server);
+    drop(second);
+    let was_connected = tokio::time::timeout(PATIENCE, refused).await;
+    assert!(was_connected.unwrap().unwrap());
+    let never = tokio::time::timeout(PATIENCE, super::until_refused("127.0.0.1", port)).await;
+    assert!(!never.unwrap());
+}

@@ -9,6 +9,7 @@ use kafka_protocol::messages::{
 };
 
 use super::*;
+use crate::controller::broker_watch::Gone;
 use crate::controller::{partition_control, producer_id_control};
 use crate::metadata::{LeaderRecoveryState, NO_LEADER};
 
@@ -52,6 +53,38 @@ fn a_process_on_the_directories_of_another_replaces_it_at_once() {
     let epoch = cluster.epoch(1);
     let again = cluster.register(registration(1, 99));
     assert!(again.expect("the locks of the directories are its own") > epoch);
+}
+
+#[test]
+fn a_broker_whose_listener_is_gone_is_fenced_at_once() {
+    // Connected before; heard of by this controller; the broker epoch that was watched, less the true one; fenced?
+    for (was_connected, heard, older, fenced) in [
+        (true, true, 0, true),
+        (true, false, 0, true),
+        (false, false, 0, true),
+        // Heard of and never reached: something stands in between.
+        (false, true, 0, false),
+        // The process before this one.
+        (true, true, 1, false),
+    ] {
+        let mut cluster = Cluster::with_brokers(2);
+        if !heard {
+            cluster.heartbeats = Heartbeats::start(&cluster.image, cluster.now_ms);
+        }
+        let gone = Gone {
+            broker_id: 2,
+            broker_epoch: cluster.epoch(2) - older,
+            was_connected,
+        };
+        cluster.run(|turn| {
+            cluster_control::end_session(turn, &gone);
+            Outcome::unchanged(())
+        });
+        cluster.expire();
+        let broker = cluster.image.cluster.broker(2).expect("registered");
+        assert_eq!(broker.fenced, fenced, "{gone:?}, heard {heard}");
+        assert!(!cluster.image.cluster.broker(1).expect("registered").fenced);
+    }
 }
 
 #[test]
