@@ -2,10 +2,8 @@
 # Three nodes of one cluster, asked by Apache Kafka's own tools: the quorum, the brokers, and what happens when the active
 # controller is killed, stopped under control, or comes back.
 source "$(dirname "$0")/../../scripts/lib/env.sh"
-source "$OTTLA_ROOT/scripts/lib/cluster.sh"
-[ "$BROKER" = ottla ] || { skip "three nodes" "this suite starts ottla only"; finish; }
 fetch_kafka || exit 1
-start_cluster num.partitions=3 auto.create.topics.enable=false offsets.topic.num.partitions=3 || exit 1
+QUORUM=static start_cluster num.partitions=3 auto.create.topics.enable=false offsets.topic.num.partitions=3 || exit 1
 
 says() {
     local name=$1 regex=$2

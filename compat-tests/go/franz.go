@@ -64,7 +64,7 @@ func franzTopic(partitions int32, configs map[string]*string) (string, error) {
 	name := unique("franz")
 	admin := franzAdmin()
 	defer admin.Close()
-	_, err := admin.CreateTopic(within(10), partitions, 1, configs, name)
+	_, err := admin.CreateTopic(within(10), partitions, int16(replication), configs, name)
 	return name, err
 }
 
@@ -559,6 +559,6 @@ func franzCluster() error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(equal("the topic is in its log dir", found, true), equal("brokers", len(metadata.Brokers), 1),
-		equal("cluster id", len(metadata.Cluster), 22), equal("controller", metadata.Controller, int32(1)))
+	return errors.Join(equal("the topic is in its log dir", found, true), equal("brokers", len(metadata.Brokers), replication),
+		equal("cluster id", len(metadata.Cluster), 22), equal("controller is one of them", metadata.Controller >= 1 && int(metadata.Controller) <= replication, true))
 }

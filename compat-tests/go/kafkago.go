@@ -29,7 +29,7 @@ func kafkagoTopic(partitions int) (string, error) {
 	}
 	defer conn.Close()
 	name := unique("kafkago")
-	if err := conn.CreateTopics(kafka.TopicConfig{Topic: name, NumPartitions: partitions, ReplicationFactor: 1}); err != nil {
+	if err := conn.CreateTopics(kafka.TopicConfig{Topic: name, NumPartitions: partitions, ReplicationFactor: replication}); err != nil {
 		return "", err
 	}
 	return name, eventually("leaders", 10, func() bool {

@@ -9,10 +9,14 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"strconv"
 	"time"
 )
 
 var bootstrap = os.Getenv("BOOTSTRAP")
+
+// How many brokers there are, and how many replicas a partition gets: 1 or 3.
+var replication, _ = strconv.Atoi(os.Getenv("REPLICATION"))
 
 type testCase struct {
 	name string

@@ -50,7 +50,7 @@ func saramaTopic(config *sarama.Config, partitions int32) (string, error) {
 	}
 	defer admin.Close()
 	name := unique("sarama")
-	return name, admin.CreateTopic(name, &sarama.TopicDetail{NumPartitions: partitions, ReplicationFactor: 1}, false)
+	return name, admin.CreateTopic(name, &sarama.TopicDetail{NumPartitions: partitions, ReplicationFactor: int16(replication)}, false)
 }
 
 func saramaTopics(version sarama.KafkaVersion) error {
@@ -200,6 +200,7 @@ func saramaOffsets(version sarama.KafkaVersion) error {
 	if err != nil {
 		return err
 	}
+	config.Producer.RequiredAcks = sarama.WaitForAll // what is asked below ends at the high watermark
 	base := time.Now().UnixMilli() - 100000
 	for i := range int64(10) {
 		message := &sarama.ProducerMessage{Value: sarama.StringEncoder("x"), Timestamp: time.UnixMilli(base + i*1000)}

@@ -30,6 +30,9 @@ _refuses() {
 says() { check "$1" _says "${@:2}"; }
 refuses() { check "$1" _refuses "${@:2}"; }
 
+# the id of any node, the replicas of any partition
+ID=1 IDS=1 TAB=$'\t'
+[ "$NODES" = 1 ] || ID='[123]' IDS='[123],[123],[123]'
 B="--bootstrap-server $BOOTSTRAP"
 topics() { ktool topics $B "$@"; }
 groups() { ktool consumer-groups $B "$@"; }
@@ -41,17 +44,17 @@ consume() { ktool console-consumer $B --topic "$1" --from-beginning --timeout-ms
 same() { [ "$1" = "$2" ] || { diff <(echo "$2") <(echo "$1") | head -20; return 1; }; }
 
 echo "-- topics"
-says "topics: create" 'Created topic alpha\.' topics --create --topic alpha --partitions 3 --replication-factor 1 \
+says "topics: create" 'Created topic alpha\.' topics --create --topic alpha --partitions 3 --replication-factor "$REPLICATION" \
     --config retention.ms=123456 --config cleanup.policy=delete
 says "topics: create with the defaults of the broker" 'Created topic beta' topics --create --topic beta
 says "topics: create if not exists" '' topics --create --topic alpha --if-not-exists
 refuses "topics: create twice" "Topic 'alpha' already exists" topics --create --topic alpha
 refuses "topics: create with a bad name" 'invalid|illegal' topics --create --topic 'a/b'
-refuses "topics: replication factor above the brokers" 'replication factor' topics --create --topic rf3 \
-    --replication-factor 3
+refuses "topics: replication factor above the brokers" 'replication factor' topics --create --topic rf4 \
+    --replication-factor 4
 refuses "topics: unknown config" 'Unknown topic config name: nonsense' topics --create --topic cfg --config nonsense=1
 says "topics: list" $'^alpha$\n^beta$' topics --list
-says "topics: describe" $'Topic: alpha\tTopicId: [-_A-Za-z0-9]{22}\tPartitionCount: 3\tReplicationFactor: 1\tConfigs: .*retention.ms=123456\nPartition: 2\tLeader: 1\tReplicas: 1\tIsr: 1' \
+says "topics: describe" $'Topic: alpha\tTopicId: [-_A-Za-z0-9]{22}\tPartitionCount: 3\tReplicationFactor: '"$REPLICATION"$'\tConfigs: .*retention.ms=123456\nPartition: 2\tLeader: '"$ID$TABReplicas: $IDS${TAB}Isr: $IDS$TAB" \
     topics --describe --topic alpha
 says "topics: default partition count" 'PartitionCount: 2' topics --describe --topic beta
 says "topics: describe under-replicated shows none" '' topics --describe --under-replicated-partitions
@@ -222,9 +225,9 @@ says "leader-election: nothing to do" 'Valid replica already elected for partiti
 refuses "cluster: unregister of a stranger" 'BrokerIdNotRegisteredException' ktool cluster \
     unregister --id 99 $B
 says "cluster: list-endpoints" '^1 +127.0.0.1 +[0-9]+ ' ktool cluster list-endpoints $B
-says "metadata-quorum: describe status" $'^ClusterId: +[-_A-Za-z0-9]{22}\n^LeaderId: +1$\n^MaxFollowerLag: +0$' ktool metadata-quorum $B \
+says "metadata-quorum: describe status" $'^ClusterId: +[-_A-Za-z0-9]{22}\n^LeaderId: +'"$ID"$'$\n^MaxFollowerLag: +0$' ktool metadata-quorum $B \
     describe --status
-says "metadata-quorum: describe replication" '^1[[:space:]].*Leader' ktool metadata-quorum $B describe --replication
+says "metadata-quorum: describe replication" "^${ID}[[:space:]].*Leader" ktool metadata-quorum $B describe --replication
 says "features: describe" 'Feature: metadata.version .*FinalizedVersionLevel: 4.3-IV0' ktool features $B describe
 refuses "features: downgrade refused" 'should be set to SAFE_DOWNGRADE' ktool features $B upgrade --feature group.version=0
 

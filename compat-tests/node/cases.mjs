@@ -3,6 +3,8 @@ import { randomBytes } from 'node:crypto'
 import { inspect, isDeepStrictEqual } from 'node:util'
 
 export const BOOTSTRAP = process.env.BOOTSTRAP
+// how many brokers there are, and how many replicas a partition gets: 1 or 3
+export const REPLICATION = Number(process.env.REPLICATION)
 const cases = []
 
 // @platformatic/kafka wants it; Node has it from 22 on

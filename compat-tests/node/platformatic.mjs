@@ -1,6 +1,6 @@
 // @platformatic/kafka against $BOOTSTRAP: a young client that speaks the newest request versions.
 import { Admin, Consumer, Producer, ProduceAcks, stringDeserializers, stringSerializers } from '@platformatic/kafka'
-import { BOOTSTRAP, Skip, equal, eventually, main, refused, test, unique } from './cases.mjs'
+import { BOOTSTRAP, REPLICATION, Skip, equal, eventually, main, refused, test, unique } from './cases.mjs'
 
 const base = { clientId: 'compat', bootstrapBrokers: [BOOTSTRAP] }
 const admin = new Admin(base)
@@ -10,7 +10,7 @@ async function topic(partitions = 1, configs = {}) {
   await admin.createTopics({
     topics: [name],
     partitions,
-    replicas: 1,
+    replicas: REPLICATION,
     configs: Object.entries(configs).map(([name, value]) => ({ name, value }))
   })
   return name

@@ -11,6 +11,8 @@ import traceback
 import uuid
 
 BOOTSTRAP = os.environ["BOOTSTRAP"]
+# How many brokers there are, and how many replicas a partition gets: 1 or 3.
+REPLICATION = int(os.environ["REPLICATION"])
 _cases = []
 
 

@@ -1,44 +1,76 @@
-# Three nodes as one cluster, each broker and controller. Sourced after env.sh.
+# Three nodes as one cluster, each broker and controller, of either broker ($BROKER). Sourced by env.sh.
 
-# start_cluster [key=value...] : formats and starts nodes 1 to 3 with these extra properties and waits until all are in the
-# cluster. Sets NODE_DIR, NODE_PORT, NODE_CONTROLLER_PORT and NODE_PID (by node id) and BOOTSTRAP (all three).
+# start_replicated [key=value...] : start_broker with NODES=3. Whatever does not say how often it is to be replicated is on all
+# nodes, and two of them must have a record before it is acknowledged.
+start_replicated() {
+    [ -z "$BROKER_NODE_ID" ] || NODE_IDS="$BROKER_NODE_ID $((BROKER_NODE_ID + 1)) $((BROKER_NODE_ID + 2))"
+    start_cluster default.replication.factor=3 min.insync.replicas=2 offsets.topic.replication.factor=3 \
+        transaction.state.log.replication.factor=3 transaction.state.log.min.isr=2 \
+        share.coordinator.state.topic.replication.factor=3 share.coordinator.state.topic.min.isr=2 "$@" || return 1
+    REPLICATION=3
+    # a client that knows one node finds the others
+    BOOTSTRAP=127.0.0.1:${NODE_PORT[${NODE_IDS%% *}]}
+    BROKER_DIR=${NODE_DIR[${NODE_IDS%% *}]}
+    BROKER_PORT=${NODE_PORT[${NODE_IDS%% *}]}
+    BROKER_PID=${NODE_PID[${NODE_IDS%% *}]}
+    export BROKER_PORT REPLICATION
+}
+# How often a program of compat-tests/ has its topics replicated.
+export REPLICATION=1
+NODE_IDS='1 2 3'
+
+# start_cluster [key=value...] : formats and starts the nodes $NODE_IDS with these extra properties and waits until all are in the
+# cluster. Sets NODE_DIR, NODE_PORT, NODE_CONTROLLER_PORT and NODE_PID (by node id), CLUSTER_ID and BOOTSTRAP (all three). With
+# QUORUM=static the voters stand in the properties (controller.quorum.voters) instead of the metadata log.
 start_cluster() {
     scratch
-    local cluster_id id voters='' line
+    [ "$BROKER" = ottla ] || fetch_kafka || return 1
+    local id voters='' controllers='' initial='' quorum format line
     NODE_DIR=() NODE_PORT=() NODE_CONTROLLER_PORT=() NODE_PID=()
     BOOTSTRAP=''
-    for id in 1 2 3; do
+    for id in $NODE_IDS; do
         NODE_DIR[id]=$(mktemp -d "$OTTLA_TMP/node.XXXXXX")
         NODE_PORT[id]=$(free_port)
         NODE_CONTROLLER_PORT[id]=$(free_port)
-        voters+=${voters:+,}$id@127.0.0.1:${NODE_CONTROLLER_PORT[id]}
+        line=127.0.0.1:${NODE_CONTROLLER_PORT[id]}
+        controllers+=${controllers:+,}$line
+        voters+=${voters:+,}$id@$line
+        initial+=${initial:+,}$id@$line:$(random_uuid)
         BOOTSTRAP+=${BOOTSTRAP:+,}127.0.0.1:${NODE_PORT[id]}
     done
     export BOOTSTRAP
-    cluster_id=$("$OTTLA_BIN" storage random-uuid) || return 1
-    for id in 1 2 3; do
+    CLUSTER_ID=$(random_uuid)
+    quorum=controller.quorum.bootstrap.servers=$controllers
+    format=(--initial-controllers "$initial")
+    [ "$QUORUM" != static ] || { quorum=controller.quorum.voters=$voters; format=(); }
+    for id in $NODE_IDS; do
         cat >"${NODE_DIR[id]}/server.properties" <<-END
 		process.roles=broker,controller
 		node.id=$id
-		controller.quorum.voters=$voters
 		listeners=PLAINTEXT://127.0.0.1:${NODE_PORT[id]},CONTROLLER://127.0.0.1:${NODE_CONTROLLER_PORT[id]}
 		inter.broker.listener.name=PLAINTEXT
 		controller.listener.names=CONTROLLER
 		listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
 		log.dirs=${NODE_DIR[id]}/data
-		ottla.http.listener=127.0.0.1:$(free_port)
 		END
-        for line in "$@"; do printf '%s\n' "$line" >>"${NODE_DIR[id]}/server.properties"; done
-        "$OTTLA_BIN" storage format -t "$cluster_id" -c "${NODE_DIR[id]}/server.properties" \
-            >"${NODE_DIR[id]}/format.log" 2>&1 || { cat "${NODE_DIR[id]}/format.log" >&2; return 1; }
+        [ "$BROKER" = kafka ] || echo "ottla.http.listener=127.0.0.1:$(free_port)" >>"${NODE_DIR[id]}/server.properties"
+        for line in "$quorum" "$@"; do printf '%s\n' "$line" >>"${NODE_DIR[id]}/server.properties"; done
+        _format "${NODE_DIR[id]}" "$CLUSTER_ID" "${format[@]}" || return 1
     done
-    for id in 1 2 3; do run_node "$id"; done
-    for id in 1 2 3; do node_ready "$id" || return 1; done
+    run_nodes
+}
+
+# run_nodes : starts all nodes and waits until each is in the cluster and knows the others.
+run_nodes() {
+    local id
+    for id in $NODE_IDS; do run_node "$id"; done
+    for id in $NODE_IDS; do node_ready "$id" || return 1; done
+    BROKER_PID=${NODE_PID[${NODE_IDS%% *}]}
 }
 
 # run_node ID : starts a node that does not run, on the same ports and data.
 run_node() {
-    "$OTTLA_BIN" "${NODE_DIR[$1]}/server.properties" >>"${NODE_DIR[$1]}/broker.log" 2>&1 &
+    _spawn "${NODE_DIR[$1]}"
     NODE_PID[$1]=$!
     kill_at_exit $!
     disown $!

@@ -2,6 +2,7 @@
 # counted. Source it from bash; it sets no shell options.
 #
 #   BROKER=ottla|kafka   which broker start_broker starts (default ottla); with kafka a suite shows its expected score
+#   NODES=1|3            how many nodes start_broker starts (default 1); three replicate everything three times
 #   OTTLA_CACHE          cache of everything fetched or built once (default $XDG_CACHE_HOME/ottla or ~/.cache/ottla)
 #   OTTLA_BIN            the binary to test (default: the release build of this checkout)
 
@@ -9,9 +10,10 @@ OTTLA_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 OTTLA_CACHE=${OTTLA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ottla}
 OTTLA_BIN=${OTTLA_BIN:-${CARGO_TARGET_DIR:-$OTTLA_ROOT/target}/release/ottla}
 BROKER=${BROKER:-ottla}
+NODES=${NODES:-1}
 KAFKA_VERSION=4.3.1
 KAFKA_HOME=$OTTLA_CACHE/kafka-$KAFKA_VERSION
-export OTTLA_ROOT OTTLA_CACHE OTTLA_BIN BROKER KAFKA_HOME
+export OTTLA_ROOT OTTLA_CACHE OTTLA_BIN BROKER NODES KAFKA_HOME
 
 # ---- fetching -----------------------------------------------------------------------------------------------------
 
@@ -160,9 +162,14 @@ _cleanup() {
 }
 
 # start_broker [key=value...] : starts a fresh broker on free ports with an empty data directory and these extra
-# properties, and waits until it answers Metadata. Sets BOOTSTRAP, BROKER_PORT, BROKER_PID, BROKER_DIR.
+# properties, and waits until it answers Metadata. Sets BOOTSTRAP, BROKER_PORT, BROKER_PID, BROKER_DIR. With NODES=3 it is a
+# cluster (cluster.sh), and these are those of its first node.
 start_broker() {
     scratch
+    if [ "$NODES" != 1 ]; then
+        start_replicated "$@"
+        return
+    fi
     BROKER_DIR=$(mktemp -d "$OTTLA_TMP/broker.XXXXXX")
     BROKER_PORT=${BROKER_PORT_WANTED:-$(free_port)}
     local controller_port line
@@ -189,20 +196,41 @@ start_broker() {
     "_start_$BROKER" || return 1
 }
 
-# restart_broker : starts the stopped broker again on the same ports and data.
-restart_broker() { "_run_$BROKER"; }
+# restart_broker : starts the stopped broker, or all stopped nodes, again on the same ports and data.
+restart_broker() {
+    if [ "$NODES" = 1 ]; then "_run_$BROKER"; else run_nodes; fi
+}
 
 _start_kafka() {
     fetch_kafka || return 1
-    local storage="$KAFKA_HOME/bin/kafka-storage.sh"
-    "$storage" format --standalone -t "$("$storage" random-uuid)" -c "$BROKER_DIR/server.properties" \
-        >"$BROKER_DIR/format.log" 2>&1 || { cat "$BROKER_DIR/format.log" >&2; return 1; }
+    _format "$BROKER_DIR" "$(random_uuid)" --standalone || return 1
     _run_kafka
 }
 
+# random_uuid : prints a random id as Kafka writes them.
+random_uuid() { head -c 16 /dev/urandom | base64 | tr '+/=' 'Aa ' | tr -d ' '; }
+
+# _format DIR CLUSTER_ID ARGS... : formats the data directory of DIR/server.properties with the storage tool of $BROKER.
+_format() {
+    local storage=("$OTTLA_BIN" storage)
+    [ "$BROKER" = ottla ] || storage=("$KAFKA_HOME/bin/kafka-storage.sh")
+    "${storage[@]}" format -t "$2" -c "$1/server.properties" "${@:3}" >"$1/format.log" 2>&1 && return 0
+    cat "$1/format.log" >&2
+    return 1
+}
+
+# _spawn DIR : starts the process of DIR/server.properties in the background; its id is $! then.
+_spawn() {
+    if [ "$BROKER" = ottla ]; then
+        "$OTTLA_BIN" "$1/server.properties" >>"$1/broker.log" 2>&1 &
+    else
+        java ${KAFKA_BROKER_OPTS:--Xmx512m -Xms256m} -server -XX:+UseSerialGC -cp "$KAFKA_HOME/libs/*" kafka.Kafka \
+            "$1/server.properties" >>"$1/broker.log" 2>&1 &
+    fi
+}
+
 _run_kafka() {
-    java ${KAFKA_BROKER_OPTS:--Xmx512m -Xms256m} -server -XX:+UseSerialGC -cp "$KAFKA_HOME/libs/*" kafka.Kafka \
-        "$BROKER_DIR/server.properties" >>"$BROKER_DIR/broker.log" 2>&1 &
+    BROKER=kafka _spawn "$BROKER_DIR"
     BROKER_PID=$!
     _wait_ready
 }
@@ -214,7 +242,7 @@ _start_ottla() {
 }
 
 _run_ottla() {
-    "$OTTLA_BIN" "$BROKER_DIR/server.properties" >>"$BROKER_DIR/broker.log" 2>&1 &
+    BROKER=ottla _spawn "$BROKER_DIR"
     BROKER_PID=$!
     _wait_ready
 }
@@ -230,20 +258,31 @@ _wait_ready() {
 # stop_broker : SIGTERM, and SIGKILL after ten seconds. Keeps the data directory until the script ends.
 stop_broker() {
     [ -n "$BROKER_PID" ] || return 0
-    local pid=$BROKER_PID i
+    local pids=("$BROKER_PID") pid i
+    [ "$NODES" = 1 ] || pids=("${NODE_PID[@]}")
     BROKER_PID=
-    kill "$pid" 2>/dev/null
+    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null; done
     for ((i = 0; i < 100; i++)); do
-        kill -0 "$pid" 2>/dev/null || break
+        kill -0 "${pids[@]}" 2>/dev/null || break
         sleep 0.1
     done
-    kill -9 "$pid" 2>/dev/null
-    wait "$pid" 2>/dev/null
+    for pid in "${pids[@]}"; do
+        kill -9 "$pid" 2>/dev/null
+        wait "$pid" 2>/dev/null
+    done
     return 0
 }
 
-# broker_alive : whether the broker that start_broker started still runs.
-broker_alive() { [ -n "$BROKER_PID" ] && kill -0 "$BROKER_PID" 2>/dev/null; }
+# broker_alive : whether all that start_broker started still runs.
+broker_alive() {
+    [ -n "$BROKER_PID" ] || return 1
+    local pid
+    for pid in $([ "$NODES" = 1 ] && echo "$BROKER_PID" || echo "${NODE_PID[@]}"); do
+        kill -0 "$pid" 2>/dev/null || return 1
+    done
+}
+
+source "$OTTLA_ROOT/scripts/lib/cluster.sh"
 
 # ---- counting -----------------------------------------------------------------------------------------------------
 
