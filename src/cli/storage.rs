@@ -10,9 +10,8 @@ use clap::{Args, Subcommand};
 use super::{EXIT_FAILURE, config_failure};
 use crate::clock::{Clock, date_text};
 use crate::config::{Config, parse_voter};
-use crate::controller::bootstrap_records;
+use crate::controller::bootstrap_features;
 use crate::log::{LogDir, MetaProperties};
-use crate::protocol::metadata_records::MetadataRecord;
 use crate::quorum::{self, VoterEndpoint, VoterNode, own_voter};
 use crate::types::{BrokerId, Uuid, random_uuid, uuid_from_base64, uuid_to_base64};
 
@@ -248,11 +247,7 @@ fn format_dir(
     };
     let failed = |error: io::Error| format!("Cannot format {}: {error}", dir.display());
     let log_dir = LogDir::open(dir).map_err(|error| error.to_string())?;
-    let features: Vec<_> = bootstrap_records()
-        .into_iter()
-        .filter(|record| matches!(record, MetadataRecord::FeatureLevel(_)))
-        .collect();
-    quorum::write_bootstrap(dir, &features, now_ms).map_err(failed)?;
+    quorum::write_bootstrap(dir, &bootstrap_features(), now_ms).map_err(failed)?;
     if let Some(voters) = voters {
         quorum::write_voters(dir, voters, now_ms).map_err(failed)?;
     }

@@ -189,7 +189,11 @@ impl EventLoop {
         });
         if fresh {
             info!("writing the first records of a new cluster");
-            self.propose(feature_control::bootstrap_records(), None);
+            let min_insync_replicas = self.params.settings.config.min_insync_replicas;
+            self.propose(
+                feature_control::bootstrap_records(min_insync_replicas),
+                None,
+            );
         }
     }
 

@@ -17,12 +17,12 @@ const UNSAFE_DOWNGRADE: i8 = 3;
 /// Levels of metadata.version that changed what records hold: going below one might lose it (`MetadataVersion`).
 const METADATA_CHANGES: &[i16] = &[7, 8, 11, 13, 14, 15, 17, 23, 30];
 
-/// The first records of a new cluster: what `kafka-storage format` of 4.3.1 finalizes.
-pub fn bootstrap_records() -> Vec<MetadataRecord> {
+/// The features that `kafka-storage format` of 4.3.1 finalizes.
+pub fn bootstrap_features() -> Vec<MetadataRecord> {
     let finalized = SUPPORTED_FEATURES.iter();
     // kraft.version is not a metadata record: the quorum keeps it.
     let finalized = finalized.filter(|feature| feature.name != features::KRAFT_VERSION);
-    let mut records: Vec<MetadataRecord> = finalized
+    finalized
         .map(|feature| {
             let record = FeatureLevelRecord {
                 name: feature.name.to_string(),
@@ -30,14 +30,19 @@ pub fn bootstrap_records() -> Vec<MetadataRecord> {
             };
             record.into()
         })
-        .collect();
-    // Eligible leader replicas need a minimum that is the same for all brokers.
+        .collect()
+}
+
+/// The first records of a new cluster. Eligible leader replicas need a `min.insync.replicas` that is the same for all brokers:
+/// that of the first active controller's properties (`ActivationRecordsGenerator`).
+pub fn bootstrap_records(min_insync_replicas: i32) -> Vec<MetadataRecord> {
+    let mut records = bootstrap_features();
     let resource = ConfigResource::default_broker();
     let record = ConfigRecord {
         resource_type: resource.kind.code(),
         resource_name: resource.name.to_string(),
         name: "min.insync.replicas".to_string(),
-        value: Some("1".to_string()),
+        value: Some(min_insync_replicas.to_string()),
     };
     records.push(record.into());
     records

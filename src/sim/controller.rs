@@ -114,7 +114,9 @@ impl World {
             process.controller = Some(active);
         }
         if fresh {
-            self.propose(node, crate::controller::bootstrap_records(), None);
+            let min_insync_replicas = self.settings.config.min_insync_replicas;
+            let records = crate::controller::bootstrap_records(min_insync_replicas);
+            self.propose(node, records, None);
         }
         self.schedule_timer(node, TICK_MS, Timer::Controller);
     }

@@ -100,7 +100,7 @@ impl Cluster {
             now_ms: 0,
             log: Vec::new(),
         };
-        cluster.commit(feature_control::bootstrap_records());
+        cluster.commit(feature_control::bootstrap_records(1));
         cluster
     }
 
