@@ -54,7 +54,7 @@ refuses "topics: replication factor above the brokers" 'replication factor' topi
     --replication-factor 4
 refuses "topics: unknown config" 'Unknown topic config name: nonsense' topics --create --topic cfg --config nonsense=1
 says "topics: list" $'^alpha$\n^beta$' topics --list
-says "topics: describe" $'Topic: alpha\tTopicId: [-_A-Za-z0-9]{22}\tPartitionCount: 3\tReplicationFactor: '"$REPLICATION"$'\tConfigs: .*retention.ms=123456\nPartition: 2\tLeader: '"$ID$TABReplicas: $IDS${TAB}Isr: $IDS$TAB" \
+says "topics: describe" $'Topic: alpha\tTopicId: [-_A-Za-z0-9]{22}\tPartitionCount: 3\tReplicationFactor: '"$REPLICATION"$'\tConfigs: .*retention.ms=123456\nPartition: 2\tLeader: '"$ID${TAB}Replicas: $IDS${TAB}Isr: $IDS$TAB" \
     topics --describe --topic alpha
 says "topics: default partition count" 'PartitionCount: 2' topics --describe --topic beta
 says "topics: describe under-replicated shows none" '' topics --describe --under-replicated-partitions
