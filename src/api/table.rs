@@ -184,7 +184,7 @@ const NOBODY: RangeInclusive<i16> = 0..=-1;
 #[rustfmt::skip]
 pub static API_TABLE: &[ApiSpec] = &[
     api!( 0, Produce, 3..=13, advertised 0..=13, flexible 9, PerItem(Topic, Write), Produce, raw!(produce)),
-    api!( 1, Fetch, 4..=18, flexible 12, PerItem(Topic, Read), Fetch, raw!(fetch)),
+    api!( 1, Fetch, 4..=18, flexible 12, PerItem(Topic, Read), Fetch, raw!(fetch), on All),
     api!( 2, ListOffsets, 1..=11, flexible 6, PerItem(Topic, Describe), Request, now!(list_offsets)),
     api!( 3, Metadata, 0..=13, flexible 9, PerItem(Topic, Describe), Request, now!(metadata)),
     api!( 8, OffsetCommit, 2..=10, flexible 8, PerItem(Group, Read), Request, later!(offset_commit)),
@@ -203,7 +203,7 @@ pub static API_TABLE: &[ApiSpec] = &[
     api!(22, InitProducerId, 0..=5, flexible 2, Cluster(IdempotentWrite), Request, later!(init_producer_id)),
     api!(23, OffsetForLeaderEpoch, 2..=4, flexible 4, PerItem(Topic, Describe), Request, now!(offset_for_leader_epoch)),
     api!(27, WriteTxnMarkers, 1..=2, flexible 1, ClusterAny([Alter, ClusterAction]), Exempt, later!(write_txn_markers)),
-    api!(32, DescribeConfigs, 1..=4, flexible 4, PerItem(Config, DescribeConfigs), Request, now!(describe_configs)),
+    api!(32, DescribeConfigs, 1..=4, flexible 4, PerItem(Config, DescribeConfigs), Request, now!(describe_configs), on All),
     api!(33, AlterConfigs, 0..=2, flexible 2, PerItem(Config, AlterConfigs), Request, later!(alter_configs), on All),
     api!(34, AlterReplicaLogDirs, 1..=2, flexible 2, Cluster(Alter), Request, later!(alter_replica_log_dirs)),
     api!(35, DescribeLogDirs, 1..=5, flexible 2, Cluster(Describe), Request, later!(describe_log_dirs)),
@@ -217,6 +217,7 @@ pub static API_TABLE: &[ApiSpec] = &[
     api!(55, DescribeQuorum, 0..=2, flexible 0, Cluster(Describe), Request, later!(describe_quorum), on All),
     api!(56, AlterPartition, 2..=3, flexible 0, Cluster(ClusterAction), Request, later!(alter_partition), on Controllers),
     api!(57, UpdateFeatures, 0..=2, flexible 0, Cluster(Alter), Request, later!(update_features), on All),
+    api!(59, FetchSnapshot, 0..=1, flexible 0, Cluster(ClusterAction), Request, later!(fetch_snapshot), on Controllers),
     api!(60, DescribeCluster, 0..=2, flexible 0, Cluster(Describe), Request, now!(describe_cluster), on All),
     api!(61, DescribeProducers, 0..=0, flexible 0, PerItem(Topic, Read), Request, now!(describe_producers)),
     api!(62, BrokerRegistration, 0..=4, flexible 0, Cluster(ClusterAction), Request, later!(broker_registration), on Controllers),

@@ -253,6 +253,23 @@ impl Store {
         Ok(entries.into_iter().zip(places).collect())
     }
 
+    /// Whole batches from `start` on and below `end`, both of them ends of committed batches; at least one.
+    pub(super) async fn read_committed(
+        &self,
+        start: Offset,
+        end: Offset,
+        bytes_max: usize,
+    ) -> io::Result<Bytes> {
+        let log = Arc::clone(&self.log);
+        if lock(&log).next_offset() < end {
+            // A majority may have it before this disk does.
+            self.writer.call(|reply| Command::Barrier { reply }).await?;
+        }
+        tokio::task::spawn_blocking(move || read(&lock(&log), start, end, bytes_max))
+            .await
+            .map_err(io::Error::other)?
+    }
+
     pub(super) async fn save_vote(&self, vote: Vote) -> io::Result<()> {
         let done = {
             let mut state = self.state();
@@ -340,6 +357,23 @@ impl State {
         self.vote
     }
 
+    /// Where the log begins, behind the last entry that was dropped.
+    pub(super) fn start_offset(&self) -> Offset {
+        let first = self.slots.front();
+        first.map_or(self.end_offset, |slot| slot.base_offset)
+    }
+
+    /// The newest epoch of the log that is not above `epoch`, and the offset behind it.
+    pub(super) fn end_of_epoch(&self, epoch: LeaderEpoch) -> (LeaderEpoch, Offset) {
+        let term = u64::try_from(epoch).unwrap_or(0);
+        let behind = self.slots.partition_point(|slot| slot.term <= term);
+        if let Some(last) = behind.checked_sub(1).and_then(|at| self.slots.get(at)) {
+            return (leader_epoch(last.term), last.last_offset + 1);
+        }
+        let purged = self.purged.map_or(0, |id| id.leader_id.term);
+        (leader_epoch(purged), self.start_offset())
+    }
+
     pub(super) fn purged(&self) -> Option<LogId> {
         self.purged
     }
@@ -388,7 +422,7 @@ impl State {
         }
     }
 
-    fn progress(&self) -> Progress {
+    pub(super) fn progress(&self) -> Progress {
         let next_index = self.applied.map_or(0, |id| id.index + 1);
         let high_watermark = match self.applied.and_then(|id| self.slot(id.index)) {
             Some(slot) => slot.last_offset + 1,
@@ -627,7 +661,7 @@ impl State {
     fn scan(&mut self, log: &Log) -> io::Result<()> {
         let log_end = log.next_offset();
         while self.end_offset < log_end {
-            for batch in Batches::new(read(log, self.end_offset, log_end)?) {
+            for batch in Batches::new(read(log, self.end_offset, log_end, READ_BYTES_MAX)?) {
                 let (header, batch) = batch.map_err(io::Error::other)?;
                 if header.base_offset != self.end_offset {
                     return Err(invalid(format!(
@@ -687,9 +721,9 @@ pub(super) fn log_id(term: u64, index: u64) -> LogId {
 }
 
 /// Whole batches from `start` on; never empty.
-fn read(log: &Log, start: Offset, end: Offset) -> io::Result<Bytes> {
+pub(super) fn read(log: &Log, start: Offset, end: Offset, bytes_max: usize) -> io::Result<Bytes> {
     let slice = log
-        .read(start, READ_BYTES_MAX, end, true)
+        .read(start, bytes_max, end, true)
         .map_err(io::Error::other)?;
     let bytes = slice.read_bytes()?;
     // The last batch may be cut; the next read begins with it.
@@ -716,7 +750,7 @@ fn read_entries(
     let mut next_offset = located.start_offset;
     let mut index = located.first_index;
     while next_offset < located.end_offset {
-        let bytes = read(&lock(log), next_offset, located.end_offset)?;
+        let bytes = read(&lock(log), next_offset, located.end_offset, READ_BYTES_MAX)?;
         for batch in Batches::new(bytes) {
             let (header, batch) = batch.map_err(io::Error::other)?;
             if header.base_offset != next_offset || header.next_offset() > located.end_offset {
@@ -752,7 +786,7 @@ fn to_entry(header: &BatchHeader, batch: Bytes, index: u64, memberships: &Member
 }
 
 /// The membership in a control batch with a VotersRecord.
-fn membership_of(header: &BatchHeader, batch: &[u8]) -> Option<Membership> {
+pub(super) fn membership_of(header: &BatchHeader, batch: &[u8]) -> Option<Membership> {
     if !header.is_control() {
         return None;
     }

@@ -57,6 +57,10 @@ pub(super) enum Command {
         sidecar: Sidecar,
         reply: Reply,
     },
+    /// Only answer: everything sent before is written then.
+    Barrier {
+        reply: Reply,
+    },
     /// Make the log durable and end.
     Close {
         reply: Reply,
@@ -222,6 +226,10 @@ impl Job {
             Command::Sidecar { sidecar, reply } => {
                 self.commit();
                 let _ = reply.send(self.attempt(|job| sidecar.write(&job.dir)));
+            }
+            Command::Barrier { reply } => {
+                self.commit();
+                let _ = reply.send(self.attempt(|_| Ok(())));
             }
             Command::Close { reply } => drop(reply),
         }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use kafka_protocol::protocol::StrBytes;
 use tokio::time::Instant;
 
+use super::fetch_quorum;
 use crate::api::RequestContext;
 use crate::api::leader_hints::{LeaderEndpoint, LeaderHints};
 use crate::api::reply::{Chunk, FileRange, Malformed, Reply, ResponseFrame};
@@ -38,6 +39,9 @@ pub fn handle(context: RequestContext, body: &mut Bytes) -> Result<Reply, Malfor
         api: "fetch",
         reason: e.to_string(),
     })?;
+    if context.connection.is_controller {
+        return Ok(fetch_quorum::handle(context, request));
+    }
     let isolation = match request.isolation_level {
         0 => Isolation::ReadUncommitted,
         1 => Isolation::ReadCommitted,
