@@ -121,8 +121,29 @@ pub(super) fn read_records(path: &Path) -> io::Result<Vec<MetadataRecord>> {
     Ok(records)
 }
 
+/// End offset and epoch of every checkpoint in `dir`, oldest first.
+pub(super) fn list(dir: &Path) -> io::Result<Vec<(Offset, LeaderEpoch)>> {
+    let mut ids = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        ids.extend(entry?.file_name().to_str().and_then(parse_file_name));
+    }
+    ids.sort_unstable();
+    Ok(ids)
+}
+
 /// The voters that a checkpoint begins with; `None` where there is no such file.
 pub(super) fn read_voters(path: &Path) -> io::Result<Option<BTreeMap<BrokerId, VoterNode>>> {
+    let voters = read_membership(path)?;
+    Ok(voters.map(|membership| {
+        let nodes = membership.nodes();
+        nodes
+            .map(|(id, node)| (node_id(*id), node.clone()))
+            .collect()
+    }))
+}
+
+/// The same as raft knows them.
+pub(super) fn read_membership(path: &Path) -> io::Result<Option<Membership>> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -144,12 +165,7 @@ pub(super) fn read_voters(path: &Path) -> io::Result<Option<BTreeMap<BrokerId, V
         }
         Ok(())
     })?;
-    Ok(voters.map(|membership: Membership| {
-        let nodes = membership.nodes();
-        nodes
-            .map(|(id, node)| (node_id(*id), node.clone()))
-            .collect()
-    }))
+    Ok(voters)
 }
 
 /// Appends the metadata records of a data batch to `out`.

@@ -17,6 +17,7 @@ use tracing::info;
 use super::checkpoint;
 use super::log_storage::LogStore;
 use super::network::{NetworkFactory, RaftRequest, RaftResponse, Transport};
+use super::observers::Observers;
 use super::sidecar::Checkpoint;
 use super::state_machine::StateMachine;
 use super::store::{Store, lock};
@@ -36,7 +37,7 @@ use crate::log::{Log, LogDir, OpenParams};
 use crate::protocol::batch::BatchBuilder;
 use crate::protocol::metadata_records::{MetadataRecord, encode_record};
 use crate::types::{
-    BrokerId, CLUSTER_METADATA_TOPIC, CLUSTER_METADATA_TOPIC_ID, LeaderEpoch, Offset,
+    BrokerId, CLUSTER_METADATA_TOPIC, CLUSTER_METADATA_TOPIC_ID, LeaderEpoch, Offset, TimestampMs,
     TopicPartition,
 };
 
@@ -76,16 +77,18 @@ pub enum QuorumError {
 
 /// The metadata log of a voter. Dropping it stops raft; [`OpenraftMetaLog::shutdown`] also waits.
 pub struct OpenraftMetaLog {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
-    own_id: BrokerId,
-    raft: MetadataRaft,
-    store: Arc<Store>,
+pub(super) struct Inner {
+    pub(super) own_id: BrokerId,
+    pub(super) raft: MetadataRaft,
+    pub(super) store: Arc<Store>,
     addresses: BTreeMap<BrokerId, VoterEndpoint>,
-    clock: Clock,
-    leader: watch::Sender<LeaderAndEpoch>,
+    pub(super) clock: Clock,
+    pub(super) leader: watch::Sender<LeaderAndEpoch>,
+    /// Who follows the log without a vote, while this node leads.
+    pub(super) observers: Mutex<Observers>,
     proposals: Mutex<Proposals>,
     forward: mpsc::UnboundedSender<Forward>,
     stop: CancellationToken,
@@ -142,6 +145,7 @@ impl OpenraftMetaLog {
                 leader_id: None,
                 epoch: 0,
             }),
+            observers: Mutex::default(),
             proposals: Mutex::default(),
             forward,
             stop: CancellationToken::new(),
@@ -216,6 +220,16 @@ fn open_store(
     config: Arc<TopicConfig>,
     clock: Clock,
 ) -> io::Result<Store> {
+    let (log, dir) = open_log(log_dir, config, clock.wall_ms())?;
+    Store::open(log, &dir, own_id, clock)
+}
+
+/// Opens or creates `__cluster_metadata-0`; tells where it is.
+pub(super) fn open_log(
+    log_dir: Arc<LogDir>,
+    config: Arc<TopicConfig>,
+    now_ms: TimestampMs,
+) -> io::Result<(Log, PathBuf)> {
     let topic_partition = TopicPartition::new(CLUSTER_METADATA_TOPIC, 0);
     let dir: PathBuf = log_dir.path().join(topic_partition.to_string());
     let log = Log::open(OpenParams {
@@ -224,10 +238,10 @@ fn open_store(
         topic_id: Some(CLUSTER_METADATA_TOPIC_ID),
         config,
         producer_id_expiration_ms: i64::MAX,
-        now_ms: clock.wall_ms(),
+        now_ms,
     })
     .map_err(io::Error::other)?;
-    Store::open(log, &dir, own_id, clock)
+    Ok((log, dir))
 }
 
 /// Whether this node is the only voter, by the log or, before there is one, by the configuration.
@@ -610,12 +624,14 @@ impl MetaLog for OpenraftMetaLog {
                 .filter_map(|id| Some(replica(id, membership.get_node(&id)?)))
                 .collect()
         };
+        let mut observers: Vec<ReplicaState> = replicas(membership.learner_ids().collect());
+        observers.extend(lock(&inner.observers).states(leader.epoch, now_ms));
         QuorumInfo {
             leader_id: leader.leader_id.unwrap_or(-1),
             leader_epoch: leader.epoch,
             high_watermark: inner.store.progress().borrow().high_watermark,
             voters: replicas(membership.voter_ids().collect()),
-            observers: replicas(membership.learner_ids().collect()),
+            observers,
         }
     }
 

@@ -1,24 +1,108 @@
 //! From the configuration to a running metadata log.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::MetaLog;
 use super::checkpoint;
 use super::meta_log::{MetaLogParams, OpenraftMetaLog, QuorumError};
+use super::observer::{Observer, ObserverParams, ObserverTiming};
 use super::transport::RpcTransport;
 use super::types::{VoterEndpoint, VoterNode};
 use crate::clock::Clock;
-use crate::config::{Config, TopicConfig};
+use crate::config::{Config, TopicConfig, parse_server};
 use crate::log::{LogDir, LogDirs};
 use crate::types::{BrokerId, CLUSTER_METADATA_TOPIC, Uuid};
 
+/// This node's part in the quorum.
+#[derive(Clone)]
+pub enum Member {
+    Voter(Arc<OpenraftMetaLog>),
+    Observer(Arc<Observer>),
+}
+
+impl Member {
+    /// Starts what `process.roles` says: a controller votes, a broker follows.
+    pub async fn start(
+        config: &Config,
+        cluster_id: &str,
+        log_dirs: &LogDirs,
+        clock: &Clock,
+    ) -> Result<Self, QuorumError> {
+        if config.is_controller() {
+            let voter = OpenraftMetaLog::start(config, log_dirs, clock).await?;
+            return Ok(Self::Voter(Arc::new(voter)));
+        }
+        let observer = Observer::start(config, cluster_id, log_dirs, clock).await?;
+        Ok(Self::Observer(Arc::new(observer)))
+    }
+
+    pub fn log(&self) -> Arc<dyn MetaLog> {
+        match self {
+            Self::Voter(voter) => Arc::<OpenraftMetaLog>::clone(voter),
+            Self::Observer(observer) => Arc::<Observer>::clone(observer),
+        }
+    }
+
+    pub fn voter(&self) -> Option<Arc<OpenraftMetaLog>> {
+        match self {
+            Self::Voter(voter) => Some(Arc::clone(voter)),
+            Self::Observer(_) => None,
+        }
+    }
+
+    /// Leaves the log durable.
+    pub async fn shutdown(&self) -> io::Result<()> {
+        match self {
+            Self::Voter(voter) => voter.shutdown().await,
+            Self::Observer(observer) => observer.shutdown().await,
+        }
+    }
+}
+
+impl Observer {
+    /// Starts following the quorum that `config` names.
+    async fn start(
+        config: &Config,
+        cluster_id: &str,
+        log_dirs: &LogDirs,
+        clock: &Clock,
+    ) -> Result<Self, QuorumError> {
+        let bootstrap = if config.controller_quorum_voters.is_empty() {
+            bootstrap_servers(config)
+        } else {
+            static_voters(config).into_values().collect()
+        };
+        let millis = |ms: i32| Duration::from_millis(u64::from(ms.unsigned_abs()));
+        let timing = ObserverTiming {
+            fetch_timeout: millis(config.controller_quorum_fetch_timeout_ms),
+            request_timeout: millis(config.controller_quorum_request_timeout_ms),
+            retry_backoff: millis(config.controller_quorum_retry_backoff_ms),
+            fetch_bytes_max: config.controller_quorum_fetch_max_bytes,
+            snapshot_bytes_max: config.controller_quorum_fetch_snapshot_max_bytes,
+        };
+        Self::open(ObserverParams {
+            node_id: config.node_id,
+            cluster_id: cluster_id.into(),
+            log_dir: Arc::clone(log_dirs.metadata()),
+            config: Arc::new(metadata_topic_config(config)),
+            bootstrap,
+            timing,
+            clock: clock.clone(),
+        })
+        .await
+    }
+}
+
 impl OpenraftMetaLog {
     /// Starts this node's voter of the quorum that `config` or the formatted directory describes.
-    pub async fn start(
+    async fn start(
         config: &Config,
         log_dirs: &LogDirs,
         clock: &Clock,
-    ) -> Result<Arc<Self>, QuorumError> {
+    ) -> Result<Self, QuorumError> {
         let log_dir = Arc::clone(log_dirs.metadata());
         let addresses = static_voters(config);
         let voters = first_voters(config, &log_dir, &addresses)?;
@@ -31,7 +115,7 @@ impl OpenraftMetaLog {
             addresses,
             clock: clock.clone(),
         };
-        Ok(Arc::new(Self::open(params).await?))
+        Self::open(params).await
     }
 }
 
@@ -77,6 +161,20 @@ fn static_voters(config: &Config) -> BTreeMap<BrokerId, VoterEndpoint> {
         .map(|(id, host, port)| {
             let name = name.clone();
             (id, VoterEndpoint { name, host, port })
+        })
+        .collect()
+}
+
+/// `controller.quorum.bootstrap.servers`, a list of `host:port`. The configuration has checked its form.
+fn bootstrap_servers(config: &Config) -> Vec<VoterEndpoint> {
+    let name = config.controller_listener_names.first();
+    let name = name.cloned().unwrap_or_default();
+    let servers = config.controller_quorum_bootstrap_servers.iter();
+    servers
+        .filter_map(|server| parse_server(server))
+        .map(|(host, port)| {
+            let name = name.clone();
+            VoterEndpoint { name, host, port }
         })
         .collect()
 }

@@ -105,18 +105,40 @@ impl VoteFile {
             return Ok(());
         };
         let node = node_id(vote.leader_id.voted_for);
-        let state = QuorumState {
-            leader_id: if vote.committed { node } else { -1 },
-            leader_epoch: leader_epoch(term(&vote)),
-            voted_id: if vote.committed { -1 } else { node },
-            voted_directory_id: uuid_to_base64(Uuid::nil()),
-            data_version: 1,
-        };
-        let text = serde_json::to_vec(&state).map_err(io::Error::other)?;
-        let temporary = self.dir.join("quorum-state.tmp");
-        fs::write(&temporary, text)?;
-        fs::rename(&temporary, self.dir.join(QUORUM_STATE_FILE))
+        let epoch = leader_epoch(term(&vote));
+        if vote.committed {
+            write_quorum_state(&self.dir, node, epoch, -1)
+        } else {
+            write_quorum_state(&self.dir, -1, epoch, node)
+        }
     }
+}
+
+/// Writes Kafka's file: who leads in `leader_epoch`, and whom this node voted for; -1 for nobody.
+pub(super) fn write_quorum_state(
+    dir: &Path,
+    leader_id: BrokerId,
+    leader_epoch: LeaderEpoch,
+    voted_id: BrokerId,
+) -> io::Result<()> {
+    let state = QuorumState {
+        leader_id,
+        leader_epoch,
+        voted_id,
+        voted_directory_id: uuid_to_base64(Uuid::nil()),
+        data_version: 1,
+    };
+    let text = serde_json::to_vec(&state).map_err(io::Error::other)?;
+    let temporary = dir.join("quorum-state.tmp");
+    fs::write(&temporary, text)?;
+    fs::rename(&temporary, dir.join(QUORUM_STATE_FILE))
+}
+
+/// The epoch in Kafka's file; 0 without one.
+pub(super) fn read_epoch(dir: &Path) -> LeaderEpoch {
+    let text = fs::read(dir.join(QUORUM_STATE_FILE)).ok();
+    let state: Option<QuorumState> = text.and_then(|text| serde_json::from_slice(&text).ok());
+    state.map_or(0, |state| state.leader_epoch.max(0))
 }
 
 fn term(vote: &Vote) -> u64 {

@@ -29,7 +29,7 @@ use crate::types::{BrokerId, LeaderEpoch, Offset, TopicPartition, Uuid};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn topic(name: &str) -> MetadataRecord {
+pub(super) fn topic(name: &str) -> MetadataRecord {
     TopicRecord {
         name: name.into(),
         topic_id: Uuid::from_u128(7),
@@ -52,7 +52,7 @@ fn node(port: u16) -> VoterNode {
     }
 }
 
-fn open_log(dir: &Path) -> Log {
+pub(super) fn open_log(dir: &Path) -> Log {
     Log::open(OpenParams {
         dir: LogDir::open(dir).unwrap(),
         topic_partition: TopicPartition::new("__cluster_metadata", 0),
