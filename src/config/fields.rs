@@ -290,6 +290,9 @@ config_fields! {
     controller_quorum_fetch_timeout_ms: i32,
     controller_quorum_request_timeout_ms: i32,
     controller_quorum_retry_backoff_ms: i32,
+    controller_quorum_auto_join_enable: bool,
+    controller_quorum_fetch_max_bytes: i32,
+    controller_quorum_fetch_snapshot_max_bytes: i32,
     controller_quorum_append_linger_ms: i32,
     controller_socket_timeout_ms: i32,
     metadata_log_segment_bytes: i32,
@@ -366,11 +369,17 @@ impl Config {
 /// One `id@host:port`; the host may be an IPv6 address in brackets.
 pub fn parse_voter(text: &str) -> Option<(i32, String, u16)> {
     let (id, address) = text.trim().split_once('@')?;
-    let (host, port) = address.rsplit_once(':')?;
+    let id: i32 = id.trim().parse().ok().filter(|id| *id >= 0)?;
+    let (host, port) = parse_server(address)?;
+    Some((id, host, port))
+}
+
+/// One `host:port`; the host may be an IPv6 address in brackets.
+pub fn parse_server(text: &str) -> Option<(String, u16)> {
+    let (host, port) = text.trim().rsplit_once(':')?;
     let host = host
         .strip_prefix('[')
         .map_or(Some(host), |v6| v6.strip_suffix(']'))?;
-    let id: i32 = id.trim().parse().ok().filter(|id| *id >= 0)?;
     let port = port.parse().ok()?;
-    (!host.is_empty()).then(|| (id, host.to_owned(), port))
+    (!host.is_empty()).then(|| (host.to_owned(), port))
 }

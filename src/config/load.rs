@@ -1,7 +1,7 @@
 //! Loading: key table defaults, then the file, then `--override`; checked, and turned into a `Config` or into an error that
 //! says what to change. Called by `cli`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use figment::value::magic::Tagged;
 use figment::value::{Dict, Map, Value as FigmentValue};
 use figment::{Figment, Metadata, Profile, Provider};
 
-use super::fields::{Config, Parts, effective_value, parse_voter};
+use super::fields::{Config, Parts, effective_value};
 use super::key::Value;
 use super::listeners::{Endpoint, SecurityProtocol, parse_endpoint, parse_protocol_map};
 use super::{BROKER_KEYS, TopicConfig, broker_key, legacy, properties, providers, split_list};
@@ -23,7 +23,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    fn new(what: impl Into<String>, next_step: impl Into<String>) -> Self {
+    pub(super) fn new(what: impl Into<String>, next_step: impl Into<String>) -> Self {
         Self {
             what: what.into(),
             next_step: next_step.into(),
@@ -537,76 +537,6 @@ impl Config {
                     ));
                 }
             }
-        }
-        Ok(())
-    }
-
-    fn check_voters(&self) -> Result<(), ConfigError> {
-        let voters = &self.controller_quorum_voters;
-        let bad = |what: String| {
-            Err(ConfigError::new(
-                what,
-                "write ID@HOST:PORT for each controller",
-            ))
-        };
-        if let Some(text) = voters.iter().find(|text| parse_voter(text).is_none()) {
-            return bad(format!(
-                "controller.quorum.voters has {text}, which is not ID@HOST:PORT"
-            ));
-        }
-        let ids: BTreeSet<i32> = self.quorum_voters().iter().map(|(id, ..)| *id).collect();
-        if ids.len() != voters.len() {
-            return bad(format!(
-                "controller.quorum.voters={} names a node twice",
-                voters.join(",")
-            ));
-        }
-        if !ids.is_empty() && !ids.contains(&self.node_id) {
-            return Err(ConfigError::new(
-                format!(
-                    "controller.quorum.voters={} does not have node {}",
-                    voters.join(","),
-                    self.node_id
-                ),
-                "write ID@HOST:PORT with the node.id of this node",
-            ));
-        }
-        Ok(())
-    }
-
-    fn check_roles(&self) -> Result<(), ConfigError> {
-        if !self.is_broker() || !self.is_controller() {
-            return Err(ConfigError::new(
-                "a node that is only broker or only controller is not built yet",
-                "set process.roles=broker,controller",
-            ));
-        }
-        self.check_voters()?;
-        if self.broker_listeners().next().is_none() {
-            return Err(ConfigError::new(
-                "listeners has nothing but controller listeners",
-                "add a listener for clients, such as PLAINTEXT://:9092",
-            ));
-        }
-        let inter = &self.inter_broker_listener_name;
-        if self.originals.contains_key("inter.broker.listener.name")
-            && self
-                .originals
-                .contains_key("security.inter.broker.protocol")
-        {
-            return Err(ConfigError::new(
-                "inter.broker.listener.name and security.inter.broker.protocol are both set",
-                "remove security.inter.broker.protocol",
-            ));
-        }
-        let known = self
-            .advertised_broker_listeners()
-            .any(|e| &e.listener_name == inter);
-        if !known {
-            return Err(ConfigError::new(
-                format!("the inter-broker listener {inter} is not among the advertised listeners"),
-                "set inter.broker.listener.name to one of listeners",
-            ));
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ mod loggers;
 mod properties;
 mod providers;
 mod resource_keys;
+mod roles;
 mod topic;
 mod validate;
 
@@ -21,7 +22,7 @@ use broker_keys::BROKER_KEYS;
 use resource_keys::{CLIENT_METRICS_KEYS, GROUP_KEYS, TOPIC_KEYS};
 
 pub use describe::{ConfigEntry, ConfigSource, ConfigSynonym, describe_client_metrics, is_list};
-pub use fields::{Config, parse_voter};
+pub use fields::{Config, parse_server, parse_voter};
 pub use key::{InvalidValue, Key, Kind, Mode, Valid, Value, split_list};
 pub use listeners::{Endpoint, SecurityProtocol};
 pub use load::ConfigError;

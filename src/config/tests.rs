@@ -297,7 +297,6 @@ fn errors_say_key_value_file_and_what_is_allowed() {
         "listener.name.plaintext.plain.sasl.server.callback.handler.class=com.example.Handler",
         "principal.builder.class=com.example.Builder",
         "zookeeper.connect=localhost:2181",
-        "process.roles=broker",
         "broker.id=2",
         "inter.broker.listener.name=INTERNAL",
         "max.connections.per.ip=0",
@@ -443,6 +442,82 @@ proptest! {
         if let Ok(config) = load(&text) {
             prop_assert!(config.describe_broker().len() >= 340);
             TopicConfig::resolve(&config, &BTreeMap::new());
+        }
+    }
+}
+
+#[test]
+fn roles_must_fit_to_listeners_and_quorum() {
+    const BROKER: &str = "process.roles=broker\nlisteners=PLAINTEXT://:9092\n";
+    const CONTROLLER: &str = "process.roles=controller\nlisteners=CONTROLLER://:9093\n";
+    const SERVERS: &str = "controller.quorum.bootstrap.servers=a:9093,[::1]:9093\n";
+    for (roles, rest, named) in [
+        (BROKER, SERVERS, None),
+        (BROKER, "controller.quorum.voters=5@a:9093\n", None),
+        (CONTROLLER, SERVERS, None),
+        (CONTROLLER, "controller.quorum.voters=1@a:9093\n", None),
+        (BROKER, "", Some("controller.quorum.bootstrap.servers")),
+        (CONTROLLER, "", Some("controller.quorum.bootstrap.servers")),
+        (
+            BROKER,
+            "controller.quorum.bootstrap.servers=a\n",
+            Some("HOST:PORT"),
+        ),
+        (
+            BROKER,
+            "controller.quorum.voters=1@a:9093\n",
+            Some("node 1"),
+        ),
+        (
+            CONTROLLER,
+            "controller.quorum.voters=5@a:9093\n",
+            Some("node 1"),
+        ),
+        (
+            BROKER,
+            "controller.quorum.voters=5@a:1\ncontroller.listener.names=\n",
+            Some("controller.listener.names"),
+        ),
+        (
+            BROKER,
+            "controller.quorum.voters=5@a:1\nlisteners=PLAINTEXT://:9092,CONTROLLER://:9093\n",
+            Some("CONTROLLER"),
+        ),
+        (
+            BROKER,
+            "controller.quorum.voters=5@a:1\nlistener.security.protocol.map=PLAINTEXT:PLAINTEXT\n",
+            Some("listener.security.protocol.map"),
+        ),
+        (
+            BROKER,
+            "controller.quorum.voters=5@a:1\ncontroller.quorum.auto.join.enable=true\n",
+            Some("auto.join"),
+        ),
+        (
+            CONTROLLER,
+            "controller.quorum.voters=1@a:1\nlisteners=CONTROLLER://:9093,PLAINTEXT://:9092\n",
+            Some("PLAINTEXT"),
+        ),
+        (
+            CONTROLLER,
+            "controller.quorum.voters=1@a:1\ncontroller.listener.names=CONTROLLER,OTHER\n",
+            Some("OTHER"),
+        ),
+        (
+            CONTROLLER,
+            "controller.quorum.voters=1@a:1\ninter.broker.listener.name=CONTROLLER\n",
+            Some("inter.broker.listener.name"),
+        ),
+    ] {
+        // Where a key is there twice the last one counts.
+        let text = format!("node.id=1\nlog.dirs=/tmp/x\n{roles}{rest}");
+        match (load(&text), named) {
+            (Ok(_), None) => {}
+            (Err(error), Some(named)) => {
+                let said = error.to_string();
+                assert!(said.contains(named), "{rest}: {said}");
+            }
+            (loaded, _) => panic!("{rest}: {:?}", loaded.map(|_| ())),
         }
     }
 }
