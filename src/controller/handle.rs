@@ -96,7 +96,8 @@ where
 /// Sends requests to the active controller, in this process or on another node; cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
-    operations: mpsc::Sender<Box<dyn Operation>>,
+    /// Of the controller in this process, if it has one.
+    operations: Option<mpsc::Sender<Box<dyn Operation>>>,
     images: Images,
     clock: Clock,
     /// Where to ask while another node leads; without it the answer is NOT_CONTROLLER then.
@@ -110,10 +111,20 @@ impl Handle {
         clock: Clock,
     ) -> Self {
         Self {
-            operations,
+            operations: Some(operations),
             images,
             clock,
             remote: None,
+        }
+    }
+
+    /// Asks other nodes only: this one is no controller.
+    pub fn elsewhere(images: Images, clock: Clock, remote: Remote) -> Self {
+        Self {
+            operations: None,
+            images,
+            clock,
+            remote: Some(Arc::new(remote)),
         }
     }
 
@@ -423,7 +434,8 @@ impl Handle {
         });
         let round_trip = async {
             let stopped = || Error::from(ErrorCode::NotController);
-            let sent = self.operations.send(operation).await;
+            let operations = self.operations.as_ref().ok_or_else(stopped)?;
+            let sent = operations.send(operation).await;
             sent.map_err(|_| stopped())?;
             let (offset, response) = answer.await.map_err(|_| stopped())??;
             self.images.wait_for(offset).await;

@@ -27,7 +27,7 @@ use crate::group::{GroupConfig, GroupCoordinator};
 use crate::log::{LogDirs, StorageError};
 use crate::metadata::{Images, Loader, LoaderParams, Publisher, SnapshotPolicy};
 use crate::metrics::Metrics;
-use crate::quorum::{MetaLog, OpenraftMetaLog, QuorumError};
+use crate::quorum::{Member, QuorumError};
 use crate::replica::{Fetchers, LogCleaner, LogScrubber, ReplicaManager, SessionCache};
 use crate::types::{BrokerId, random_uuid};
 
@@ -60,9 +60,10 @@ pub enum StartError {
 /// A running broker.
 pub struct Broker {
     pub(super) services: Arc<Services>,
-    quorum: Arc<OpenraftMetaLog>,
+    quorum: Member,
     failures: DirFailures,
-    lifecycle: Lifecycle,
+    /// Of the broker role.
+    lifecycle: Option<Lifecycle>,
     cleaner: Arc<LogCleaner>,
     sockets: Sockets,
     /// Ends controller and metadata loader, once nobody needs them.
@@ -91,32 +92,17 @@ impl Broker {
         let clock = Clock::system();
         let cluster_id = storage::identify(&config, &log_dirs, &date_text(clock.wall_ms()))?;
         let metadata_shutdown = CancellationToken::new();
-        let quorum = OpenraftMetaLog::start(&config, &log_dirs, &clock).await?;
-        let images = Images::new();
-        let meta_log: Arc<dyn MetaLog> = Arc::<OpenraftMetaLog>::clone(&quorum);
-        let controller = Controller::start(ControllerParams {
-            settings: Settings {
-                node_id: config.node_id,
-                cluster_id: cluster_id.as_str().into(),
-                config: Arc::new(config.clone()),
-            },
-            log: Arc::clone(&meta_log),
-            images: images.clone(),
-            clock: clock.clone(),
-            shutdown: metadata_shutdown.clone(),
-        });
-        let remote = Remote::new(config.node_id, Arc::clone(&meta_log));
-        let controller = controller.with_remote(remote);
+        let quorum = Member::start(&config, &cluster_id, &log_dirs, &clock).await?;
         let shutdown = CancellationToken::new();
         let parts = Parts {
             config: &config,
             clock,
-            images,
+            images: Images::new(),
             log_dirs,
-            meta_log,
-            voter: Arc::clone(&quorum),
+            quorum: quorum.clone(),
             shutdown: shutdown.clone(),
         };
+        let controller = parts.controller(&cluster_id, &metadata_shutdown);
         let (services, cleaner, publishers) = parts.assemble(&cluster_id, controller);
         let incarnation_id = random_uuid();
         Loader::start(LoaderParams {
@@ -127,21 +113,29 @@ impl Broker {
                 record_bytes_max: config.metadata_log_max_record_bytes_between_snapshots,
                 interval_ms: config.metadata_log_max_snapshot_interval_ms,
             },
-            registers_as: Some((config.node_id, incarnation_id)),
+            registers_as: config
+                .is_broker()
+                .then_some((config.node_id, incarnation_id)),
             shutdown: metadata_shutdown.clone(),
         });
         tokio::spawn(failures.clone().follow(Arc::clone(&services.replicas)));
-        tokio::spawn(Arc::clone(&services.replicas).move_replicas());
+        if config.is_broker() {
+            tokio::spawn(Arc::clone(&services.replicas).move_replicas());
+        }
         // The quorum first: without it the broker cannot register.
         let mut sockets = Sockets::new(&config, &services, shutdown);
         let is_controller =
             |(endpoint, _): &(Endpoint, _)| config.is_controller_listener(&endpoint.listener_name);
         let (controllers, brokers) = listeners.into_iter().partition(is_controller);
         sockets.listen(controllers, true);
-        let registration = lifecycle::registration(&config, &services, &cluster_id, incarnation_id);
-        let lifecycle =
-            Lifecycle::start(&config, &services, registration, failures.clone()).await?;
-        let broker = Self {
+        let mut lifecycle = None;
+        if config.is_broker() {
+            let registration =
+                lifecycle::registration(&config, &services, &cluster_id, incarnation_id);
+            let started = Lifecycle::start(&config, &services, registration, failures.clone());
+            lifecycle = Some(started.await?);
+        }
+        let node = Self {
             services,
             quorum,
             failures,
@@ -150,7 +144,29 @@ impl Broker {
             sockets,
             metadata_shutdown,
         };
-        Ok(broker.serve(&config, brokers))
+        Ok(if config.is_broker() {
+            node.serve(&config, brokers)
+        } else {
+            node.serve_controller(&config)
+        })
+    }
+
+    /// What a node without the broker role does besides deciding and voting.
+    fn serve_controller(self, config: &Config) -> Self {
+        gauges::register_controller(&self.services);
+        self.serve_admin(config);
+        info!(node_id = config.node_id, "kafka controller started");
+        self
+    }
+
+    fn serve_admin(&self, config: &Config) {
+        let sockets = &self.sockets;
+        admin::spawn(
+            config,
+            &self.services.metrics,
+            &sockets.tasks,
+            &sockets.shutdown,
+        );
     }
 
     fn serve(mut self, config: &Config, listeners: Vec<(Endpoint, TcpListener)>) -> Self {
@@ -171,13 +187,7 @@ impl Broker {
         self.cleaner.start();
         self.sockets.listen(listeners, false);
         gauges::register(&self.services, &self.cleaner, scrubber);
-        let sockets = &self.sockets;
-        admin::spawn(
-            config,
-            &self.services.metrics,
-            &sockets.tasks,
-            &sockets.shutdown,
-        );
+        self.serve_admin(config);
         info!(node_id = config.node_id, "kafka server started");
         self
     }
@@ -198,7 +208,10 @@ impl Broker {
     pub async fn shutdown(self) {
         info!("shutting down");
         self.services.groups.shutdown();
-        let broker_epoch = self.lifecycle.shutdown().await;
+        let broker_epoch = match self.lifecycle {
+            Some(lifecycle) => lifecycle.shutdown().await,
+            None => -1,
+        };
         self.sockets.close().await;
         self.metadata_shutdown.cancel();
         if let Err(error) = self.quorum.shutdown().await {
@@ -222,13 +235,34 @@ struct Parts<'a> {
     clock: Clock,
     images: Images,
     log_dirs: LogDirs,
-    meta_log: Arc<dyn MetaLog>,
+    quorum: Member,
     /// Ends the fetchers.
     shutdown: CancellationToken,
-    voter: Arc<OpenraftMetaLog>,
 }
 
 impl Parts<'_> {
+    /// The way to the active controller, which is in this process if the node has the role.
+    fn controller(&self, cluster_id: &str, shutdown: &CancellationToken) -> controller::Handle {
+        let log = self.quorum.log();
+        let remote = Remote::new(self.config.node_id, Arc::clone(&log));
+        let (images, clock) = (self.images.clone(), self.clock.clone());
+        if !self.config.is_controller() {
+            return controller::Handle::elsewhere(images, clock, remote);
+        }
+        let params = ControllerParams {
+            settings: Settings {
+                node_id: self.config.node_id,
+                cluster_id: cluster_id.into(),
+                config: Arc::new(self.config.clone()),
+            },
+            log,
+            images,
+            clock,
+            shutdown: shutdown.clone(),
+        };
+        Controller::start(params).with_remote(remote)
+    }
+
     fn assemble(
         self,
         cluster_id: &str,
@@ -272,14 +306,15 @@ impl Parts<'_> {
             broker_id,
             config: Arc::clone(&shared),
         };
-        let publishers: Vec<Arc<dyn Publisher>> = vec![
-            Arc::new(dynamic),
-            Arc::new(Arc::clone(&cleaner)),
-            Arc::<ReplicaManager>::clone(&replicas),
-            Arc::new(fetchers),
-            Arc::new(elections),
-            Arc::new(gauges::Elections(Arc::clone(&metrics))),
-        ];
+        let mut publishers: Vec<Arc<dyn Publisher>> = vec![Arc::new(dynamic)];
+        if self.config.is_broker() {
+            let replicas = Arc::<ReplicaManager>::clone(&replicas);
+            publishers.push(Arc::new(Arc::clone(&cleaner)));
+            publishers.push(replicas);
+            publishers.push(Arc::new(fetchers));
+            publishers.push(Arc::new(elections));
+        }
+        publishers.push(Arc::new(gauges::Elections(Arc::clone(&metrics))));
         let slots = self.config.max_incremental_fetch_session_cache_slots.max(0) as usize;
         let services = Arc::new(Services {
             config: shared,
@@ -290,8 +325,8 @@ impl Parts<'_> {
             topic_creation: TopicCreation::new(controller.clone()),
             producer_ids: ProducerIds::new(controller.clone(), broker_id),
             controller,
-            quorum: self.meta_log,
-            voter: Some(self.voter),
+            quorum: self.quorum.log(),
+            voter: self.quorum.voter(),
             groups,
             metrics,
             clock: self.clock,

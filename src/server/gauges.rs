@@ -60,6 +60,18 @@ pub(super) fn register(
         .add_source(move || collect(Weak::clone(&weak)));
 }
 
+/// The sources of a node without the broker role.
+pub(super) fn register_controller(services: &Arc<Services>) {
+    let weak = Arc::downgrade(services);
+    services.metrics.add_source(move || {
+        let mut scrape = Scrape::default();
+        if let Some(services) = weak.upgrade() {
+            controller(&mut scrape, &services, &services.image());
+        }
+        std::future::ready(scrape)
+    });
+}
+
 async fn collect(services: Weak<Services>) -> Scrape {
     let mut scrape = Scrape::default();
     let Some(services) = services.upgrade() else {

@@ -33,7 +33,7 @@ pub fn identify(config: &Config, dirs: &LogDirs, date: &str) -> Result<String, S
                         .into(),
                 ));
             }
-            None if config.controller_quorum_voters.len() > 1 => {
+            None if config.controller_quorum_voters.len() > 1 || !config.is_controller() => {
                 return Err(refuse(
                     dir,
                     "is not formatted: nodes of one cluster need the same cluster id, so run `ottla storage format` with it first"

@@ -1,6 +1,7 @@
 //! A whole broker in this process, asked over real sockets: framing, order of answers, what closes a connection.
 
 mod replication;
+mod roles;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,0 +1,216 @@
+//! A controller and a broker apart, both in this process, over real sockets.
+
+use std::path::Path;
+use std::time::Instant;
+
+use tempfile::TempDir;
+
+use super::super::Broker;
+use super::Duration;
+use crate::api::Services;
+use crate::config::Config;
+use crate::log::{LogDir, MetaProperties};
+use crate::types::random_uuid;
+use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::{CreateTopicsRequest, TopicName};
+use kafka_protocol::protocol::StrBytes;
+
+const CLUSTER: &str = "ZpqXTJ0rQ5yDYsQ9d1JxAg";
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Directories of the cluster: node 1 is the controller, node 2 the broker.
+struct Dirs([TempDir; 2]);
+
+impl Dirs {
+    fn metadata(&self, node: usize) -> std::path::PathBuf {
+        self.0[node].path().join("__cluster_metadata-0")
+    }
+
+    fn new() -> Self {
+        let new = |id| {
+            let dir = tempfile::tempdir().expect("temporary directory");
+            format(dir.path(), id);
+            dir
+        };
+        Self([new(1), new(2)])
+    }
+
+    fn controller(&self) -> Node {
+        let settings = [
+            ("node.id", "1"),
+            ("process.roles", "controller"),
+            ("listeners", "CONTROLLER://127.0.0.1:0"),
+            ("advertised.listeners", "CONTROLLER://127.0.0.1:0"),
+            ("controller.quorum.bootstrap.servers", "127.0.0.1:0"),
+            ("metadata.log.max.record.bytes.between.snapshots", "200"),
+        ];
+        Node::start(self.0[0].path(), &settings)
+    }
+
+    fn broker(&self, controller: &Node) -> Node {
+        let address = controller.broker.addresses()[0].1.to_string();
+        let settings = [
+            ("node.id", "2"),
+            ("process.roles", "broker"),
+            ("listeners", "PLAINTEXT://127.0.0.1:0"),
+            ("advertised.listeners", "PLAINTEXT://127.0.0.1:0"),
+            ("controller.quorum.bootstrap.servers", &address),
+        ];
+        Node::start(self.0[1].path(), &settings)
+    }
+}
+
+fn format(dir: &Path, node_id: i32) {
+    let meta = MetaProperties {
+        cluster_id: CLUSTER.into(),
+        node_id,
+        directory_id: Some(random_uuid()),
+    };
+    let dir = LogDir::open(dir).expect("a directory");
+    dir.format(meta, "today").expect("formatted");
+}
+
+/// A node and its threads, which end with it.
+struct Node {
+    runtime: tokio::runtime::Runtime,
+    broker: Broker,
+}
+
+impl Node {
+    fn start(dir: &Path, settings: &[(&str, &str)]) -> Self {
+        let mut all = vec![
+            ("log.dirs".to_owned(), dir.display().to_string()),
+            ("ottla.http.listener".to_owned(), String::new()),
+            (
+                "inter.broker.listener.name".to_owned(),
+                "PLAINTEXT".to_owned(),
+            ),
+        ];
+        let settings = settings.iter();
+        all.extend(settings.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        let config = Config::load(None, &all).expect("settings of the test");
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .expect("threads");
+        let broker = runtime
+            .block_on(Broker::start(config))
+            .expect("the node starts");
+        Self { runtime, broker }
+    }
+
+    fn services(&self) -> &Services {
+        &self.broker.services
+    }
+
+    fn stop(self) {
+        self.runtime.block_on(self.broker.shutdown());
+    }
+
+    fn create_topic(&self, name: &str) {
+        let topic = CreatableTopic::default()
+            .with_name(TopicName(StrBytes::from_string(name.to_owned())))
+            .with_num_partitions(1)
+            .with_replication_factor(1);
+        let request = CreateTopicsRequest::default()
+            .with_topics(vec![topic])
+            .with_timeout_ms(30_000);
+        let created = self.services().controller.create_topics(request);
+        let response = self.runtime.block_on(created);
+        assert_eq!(response.topics[0].error_code, 0, "{name}");
+    }
+
+    /// Waits until the image that this node serves from has the topic.
+    fn wait_for_topic(&self, name: &str) {
+        let images = &self.services().images;
+        let mut changes = images.watch();
+        self.runtime.block_on(async {
+            let end = tokio::time::Instant::now() + PATIENCE;
+            while images.current().topics.id_of(name).is_none() {
+                let changed = tokio::time::timeout_at(end, changes.changed()).await;
+                changed
+                    .expect("the topic arrives")
+                    .expect("the images live");
+            }
+        });
+    }
+}
+
+#[test]
+fn a_broker_apart_follows_the_controller_and_is_listed_as_observer() {
+    let dirs = Dirs::new();
+    let controller = dirs.controller();
+    let broker = dirs.broker(&controller);
+    broker.create_topic("apart");
+    broker.wait_for_topic("apart");
+    assert_eq!(broker.services().replicas.partitions().len(), 1);
+    let hosted = controller.services().replicas.partitions();
+    assert!(hosted.is_empty(), "a controller hosts nothing");
+    let followed = broker.services().image().last_offset;
+    let metadata = broker.services().replicas.log_dirs().metadata();
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let info = controller.services().quorum.describe();
+        let [observer] = &info.observers[..] else {
+            panic!("{:?}", info.observers);
+        };
+        assert_eq!((info.leader_id, observer.replica_id), (1, 2));
+        assert_eq!(Some(observer.replica_directory_id), metadata.directory_id());
+        if observer.log_end_offset > followed {
+            break;
+        }
+        assert!(Instant::now() < end, "the broker's fetch does not arrive");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    broker.stop();
+    controller.stop();
+}
+
+#[test]
+fn a_broker_with_an_empty_metadata_directory_begins_with_a_snapshot() {
+    let dirs = Dirs::new();
+    let controller = dirs.controller();
+    let broker = dirs.broker(&controller);
+    let names: Vec<String> = (0..40).map(|n| format!("t{n}")).collect();
+    for name in &names {
+        broker.create_topic(name);
+    }
+    broker.stop();
+    // The second snapshot trims the log: from then on the first records are in snapshots only.
+    let end = Instant::now() + PATIENCE;
+    while checkpoints(&dirs.metadata(0)) < 2 {
+        assert!(Instant::now() < end, "the controller writes no snapshots");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::fs::remove_dir_all(dirs.metadata(1)).expect("removed");
+    let broker = dirs.broker(&controller);
+    assert!(
+        checkpoints(&dirs.metadata(1)) > 0,
+        "no snapshot was fetched"
+    );
+    let image = broker.services().image();
+    for name in &names {
+        assert!(image.topics.id_of(name).is_some(), "{name}");
+    }
+    drop(image);
+    // And once more, from what is here.
+    broker.stop();
+    let broker = dirs.broker(&controller);
+    broker.create_topic("again");
+    broker.wait_for_topic("again");
+    broker.stop();
+    controller.stop();
+}
+
+fn checkpoints(dir: &Path) -> usize {
+    let entries = std::fs::read_dir(dir).expect("a directory");
+    let is_checkpoint = |name: &std::ffi::OsStr| {
+        Path::new(name)
+            .extension()
+            .is_some_and(|extension| extension == "checkpoint")
+    };
+    entries
+        .filter(|it| is_checkpoint(&it.as_ref().expect("an entry").file_name()))
+        .count()
+}
