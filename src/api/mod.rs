@@ -6,6 +6,7 @@ mod context;
 mod dispatch;
 pub mod handlers;
 pub mod leader_hints;
+pub mod metadata_fetch;
 mod producer_ids;
 mod reply;
 mod services;

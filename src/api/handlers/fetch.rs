@@ -12,10 +12,9 @@ use bytes::Bytes;
 use kafka_protocol::protocol::StrBytes;
 use tokio::time::Instant;
 
-use super::fetch_quorum;
-use crate::api::RequestContext;
 use crate::api::leader_hints::{LeaderEndpoint, LeaderHints};
 use crate::api::reply::{Chunk, FileRange, Malformed, Reply, ResponseFrame};
+use crate::api::{RequestContext, metadata_fetch};
 use crate::log::{AbortedTxn, LogSlice};
 use crate::partition::{FetchWait, FollowerFetch, Isolation, Partition, ReadRequest, ReadResult};
 use crate::protocol::messages::fetch::{
@@ -40,7 +39,7 @@ pub fn handle(context: RequestContext, body: &mut Bytes) -> Result<Reply, Malfor
         reason: e.to_string(),
     })?;
     if context.connection.is_controller {
-        return Ok(fetch_quorum::handle(context, request));
+        return Ok(metadata_fetch::handle(context, request));
     }
     let isolation = match request.isolation_level {
         0 => Isolation::ReadUncommitted,

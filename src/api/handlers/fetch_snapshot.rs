@@ -10,8 +10,8 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use super::fetch_quorum::{is_of_cluster, known_leader, leader_endpoint};
 use crate::api::RequestContext;
+use crate::api::metadata_fetch::{is_of_cluster, known_leader, leader_endpoint};
 use crate::protocol::ErrorCode;
 use crate::types::CLUSTER_METADATA_TOPIC;
 

@@ -24,7 +24,6 @@ pub mod describe_quorum;
 pub mod describe_topic_partitions;
 pub mod elect_leaders;
 pub mod fetch;
-mod fetch_quorum;
 pub mod fetch_snapshot;
 pub mod find_coordinator;
 pub mod heartbeat;

@@ -1,5 +1,5 @@
-//! Fetch (key 1) on a controller's listener: the metadata log, for who follows it without a vote. One partition, no session
-//! (`KafkaRaftClient.handleFetchRequest`).
+//! What a Fetch on a controller's listener gets: the metadata log, for who follows it without a vote. One partition, no session
+//! (`KafkaRaftClient.handleFetchRequest`). Called by the handlers of Fetch and FetchSnapshot.
 
 use std::time::Duration;
 
@@ -72,12 +72,12 @@ async fn answer(context: &RequestContext, request: &FetchRequest) -> Response {
 }
 
 /// A cluster id that is given must be ours.
-pub(super) fn is_of_cluster(context: &RequestContext, cluster_id: Option<&StrBytes>) -> bool {
+pub fn is_of_cluster(context: &RequestContext, cluster_id: Option<&StrBytes>) -> bool {
     cluster_id.is_none_or(|id| id.as_str() == &*context.services.cluster_id)
 }
 
 /// Who leads the quorum, as far as this node may say so.
-pub(super) fn known_leader(context: &RequestContext) -> LeaderAndEpoch {
+pub fn known_leader(context: &RequestContext) -> LeaderAndEpoch {
     match &context.services.voter {
         Some(voter) => voter.known_leader(),
         None => *context.services.quorum.leader().borrow(),
@@ -150,7 +150,7 @@ fn response(context: &RequestContext, answer: ObserverAnswer) -> Response {
 }
 
 /// Where the leader listens, if it is known.
-pub(super) fn leader_endpoint(
+pub fn leader_endpoint(
     context: &RequestContext,
     leader: LeaderAndEpoch,
 ) -> Option<(i32, StrBytes, u16)> {
