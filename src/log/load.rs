@@ -69,7 +69,7 @@ fn create(params: OpenParams, path: &Path) -> Result<Log, StorageError> {
 fn assemble(
     params: OpenParams,
     path: &Path,
-    closed: Vec<ClosedSegment>,
+    closed: Vec<Arc<ClosedSegment>>,
     active: ActiveSegment,
 ) -> Log {
     let cleaner_checkpoint = params.dir.cleaner_checkpoint(&params.topic_partition);
@@ -240,7 +240,7 @@ struct LoadedEnd {
 }
 
 /// Closed segments, the active one, the log's end, and base offsets of segments to drop.
-type Loaded = (Vec<ClosedSegment>, ActiveSegment, Offset, Vec<Offset>);
+type Loaded = (Vec<Arc<ClosedSegment>>, ActiveSegment, Offset, Vec<Offset>);
 
 impl Loader<'_> {
     fn load_segments(
@@ -309,7 +309,7 @@ impl Loader<'_> {
                 let dropped = segments[at + 1..].iter().map(|(base, _)| *base).collect();
                 return Ok((closed, end.active, end.next_offset, dropped));
             }
-            closed.push(segment.into_closed());
+            closed.push(Arc::new(segment.into_closed()));
         }
         unreachable!("the loop returns at the last segment");
     }

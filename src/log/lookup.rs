@@ -1,14 +1,17 @@
-//! Finding offsets by timestamp (ListOffsets).
+//! Finding offsets by timestamp (ListOffsets). Under the log's lock only what is in memory is looked at; files are read without
+//! it. Called by `partition`, which searches again with the lock where files went away meanwhile.
 
 use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::TimestampAndOffset;
 use super::batch_io::{BatchAt, BatchScanner};
 use super::error::StorageError;
-use super::index::{TimestampOffset, lookup_time_in_file, position_in_file};
+use super::index::{lookup_time_in_file, position_in_file};
 use super::paths::{INDEX, LOG, TIME_INDEX, segment_file};
+use super::segment::ClosedSegment;
 use super::unified::Log;
 use crate::protocol::batch::for_each_record;
 use crate::types::{NO_TIMESTAMP, Offset, TimestampMs};
@@ -18,183 +21,291 @@ const CHUNK: usize = 16 << 10;
 /// What one stored batch may inflate to.
 const INFLATED_BYTES_MAX: usize = 1 << 30;
 
-/// One segment as the lookup sees it.
-struct Candidate {
-    base_offset: Offset,
-    size: u64,
-    largest: TimestampOffset,
-    is_active: bool,
+/// Which record is searched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// The first at or above the log start whose timestamp is at least this.
+    AtLeast(TimestampMs),
+    /// The first with the largest timestamp (ListOffsets -3). As in Kafka it may be below the log start offset, while its
+    /// segment is still there.
+    Largest,
+}
+
+/// A search that needs no lock, begun by [`Log::begin_timestamp_search`].
+#[derive(Debug)]
+pub struct TimestampSearch {
+    /// The partition's directory.
+    path: PathBuf,
+    wanted: Wanted,
+    log_start_offset: Offset,
+    /// Segments that may hold the record, oldest first.
+    candidates: Vec<Candidate>,
+    /// Where to go on if none of them does.
+    rest: Option<Offset>,
+}
+
+#[derive(Debug)]
+enum Candidate {
+    Closed(Arc<ClosedSegment>),
+    /// The active segment as it was: what is appended later is not searched.
+    Active {
+        base_offset: Offset,
+        size: u64,
+        file: Arc<File>,
+        largest: TimestampMs,
+        from: u64,
+    },
 }
 
 impl Log {
-    /// First record at or above the log start whose timestamp is at least `timestamp`, below `max_offset` (exclusive).
-    pub fn offset_for_timestamp(
+    /// The whole search, with the lock. `None` where no record is like that.
+    pub fn search_timestamp(
         &self,
-        timestamp: TimestampMs,
-        max_offset: Offset,
+        wanted: Wanted,
     ) -> Result<Option<TimestampAndOffset>, StorageError> {
-        self.check_open()?;
-        for candidate in self.candidates()? {
-            if candidate.largest.timestamp < timestamp || candidate.size == 0 {
-                continue;
-            }
-            let found = self
-                .search_segment(&candidate, timestamp, self.log_start_offset)
-                .map_err(|e| self.lookup_error(&candidate, e))?;
-            if found.is_some() {
-                return Ok(found.filter(|found| found.offset < max_offset));
+        let mut first_base = Offset::MIN;
+        loop {
+            let search = self.begin_timestamp_search(wanted, first_base)?;
+            match (search.run().map_err(|e| self.dir.fail(e))?, search.rest()) {
+                (None, Some(rest)) => first_base = rest,
+                (found, _) => return Ok(found),
             }
         }
-        Ok(None)
     }
 
-    /// The first record with the largest timestamp (ListOffsets -3); `None` in an empty log. As in Kafka it may be below the
-    /// log start offset, while its segment is still there.
-    pub fn offset_of_max_timestamp(&self) -> Result<Option<TimestampAndOffset>, StorageError> {
+    /// Takes down which segments from `first_base` on a search has to look at: those whose largest timestamp says so or is
+    /// not known yet.
+    pub fn begin_timestamp_search(
+        &self,
+        wanted: Wanted,
+        first_base: Offset,
+    ) -> Result<TimestampSearch, StorageError> {
         self.check_open()?;
-        let mut best: Option<Candidate> = None;
-        for candidate in self.candidates()? {
-            let largest = candidate.largest.timestamp;
-            if largest > best.as_ref().map_or(NO_TIMESTAMP, |b| b.largest.timestamp) {
-                best = Some(candidate);
-            }
-        }
-        let Some(best) = best else {
-            return Ok(None);
+        let mut search = TimestampSearch {
+            path: self.path.clone(),
+            wanted,
+            log_start_offset: self.log_start_offset,
+            candidates: Vec::new(),
+            rest: None,
         };
-        self.search_segment(&best, best.largest.timestamp, best.base_offset)
-            .map_err(|e| self.lookup_error(&best, e))
-    }
-
-    fn lookup_error(&self, candidate: &Candidate, e: io::Error) -> StorageError {
-        self.io_error(
-            "read",
-            &segment_file(&self.path, candidate.base_offset, LOG),
-            e,
-        )
-    }
-
-    fn candidates(&self) -> Result<Vec<Candidate>, StorageError> {
-        let mut found = Vec::with_capacity(self.closed.len() + 1);
-        for segment in &self.closed {
-            found.push(Candidate {
-                base_offset: segment.base_offset,
-                size: segment.size,
-                largest: segment
-                    .largest_timestamp(&self.path)
-                    .map_err(|e| self.io_error("read time index in", &self.path, e))?,
-                is_active: false,
-            });
+        let first = self.closed.partition_point(|s| s.base_offset < first_base);
+        let mut largest = NO_TIMESTAMP;
+        for segment in &self.closed[first..] {
+            if search.is_full() {
+                search.rest = Some(segment.base_offset);
+                return Ok(search);
+            }
+            let known = segment.largest_known();
+            if known.is_none_or(|known| wanted.is_in(known, largest)) {
+                largest = largest.max(known.unwrap_or(NO_TIMESTAMP));
+                search.candidates.push(Candidate::Closed(segment.clone()));
+            }
         }
-        found.push(Candidate {
+        if search.is_full() {
+            search.rest = Some(self.active.base_offset);
+            return Ok(search);
+        }
+        let active = self.active_candidate(wanted, largest);
+        search
+            .candidates
+            .extend(active.map_err(|e| self.segment_error("read", e))?);
+        Ok(search)
+    }
+
+    fn active_candidate(
+        &self,
+        wanted: Wanted,
+        largest_before: TimestampMs,
+    ) -> io::Result<Option<Candidate>> {
+        let largest = self.active.largest_timestamp(&self.path)?.timestamp;
+        if self.active.size == 0 || !wanted.is_in(largest, largest_before) {
+            return Ok(None);
+        }
+        let (timestamp, min_offset) =
+            wanted.place(largest, self.log_start_offset, self.active.base_offset);
+        let indexes = self.active.indexes(&self.path)?;
+        let hint = indexes.lookup_time(before(timestamp)).offset;
+        Ok(Some(Candidate::Active {
             base_offset: self.active.base_offset,
             size: self.active.size,
-            largest: self
-                .active
-                .largest_timestamp(&self.path)
-                .map_err(|e| self.io_error("read time index in", &self.path, e))?,
-            is_active: true,
-        });
-        Ok(found)
+            file: self.active.file(&self.path)?,
+            largest,
+            from: indexes.position_of(hint.max(min_offset)),
+        }))
     }
+}
 
-    /// Where to begin: the last time index entry below the timestamp leads to an offset, the offset index to a position.
-    fn search_from(
-        &self,
-        candidate: &Candidate,
-        timestamp: TimestampMs,
-        min_offset: Offset,
-    ) -> io::Result<u64> {
-        let base = candidate.base_offset;
-        // The entry may be of the very batch that has the timestamp: one below it cannot be behind the first such record.
-        let below = timestamp.saturating_sub(1);
-        let (hint, position);
-        if candidate.is_active {
-            let indexes = self.active.indexes(&self.path)?;
-            hint = indexes.lookup_time(below).offset;
-            position = indexes.position_of(hint.max(min_offset));
-        } else {
-            let time_index = segment_file(&self.path, base, TIME_INDEX);
-            hint = lookup_time_in_file(&time_index, base, below)?.offset;
-            let index = segment_file(&self.path, base, INDEX);
-            position = position_in_file(&index, base, hint.max(min_offset))?;
+impl Wanted {
+    /// Whether to look into a segment, with the largest timestamps of itself and of all that are known before it.
+    fn is_in(self, largest: TimestampMs, before: TimestampMs) -> bool {
+        match self {
+            Self::AtLeast(timestamp) => largest >= timestamp,
+            Self::Largest => largest > before,
         }
-        Ok(position)
     }
 
-    fn search_segment(
-        &self,
-        candidate: &Candidate,
-        timestamp: TimestampMs,
-        min_offset: Offset,
-    ) -> io::Result<Option<TimestampAndOffset>> {
-        let opened;
-        let file = if candidate.is_active {
-            opened = self.active.file(&self.path)?;
-            &*opened
-        } else {
-            opened = Arc::new(File::open(segment_file(
-                &self.path,
-                candidate.base_offset,
-                LOG,
-            ))?);
-            &*opened
+    /// The timestamp to find in a segment, and from which offset on.
+    fn place(
+        self,
+        largest: TimestampMs,
+        log_start_offset: Offset,
+        base_offset: Offset,
+    ) -> (TimestampMs, Offset) {
+        match self {
+            Self::AtLeast(timestamp) => (timestamp, log_start_offset),
+            Self::Largest => (largest, base_offset),
+        }
+    }
+}
+
+/// A time index entry may be of the very batch that has the timestamp: one below it cannot be behind the first such record.
+fn before(timestamp: TimestampMs) -> TimestampMs {
+    timestamp.saturating_sub(1)
+}
+
+impl TimestampSearch {
+    /// Nothing behind the first segment that is known to reach the timestamp needs to be looked at, but in rare cases.
+    fn is_full(&self) -> bool {
+        let known = match self.candidates.last() {
+            Some(Candidate::Closed(segment)) => segment.largest_known().is_some(),
+            Some(Candidate::Active { .. }) | None => false,
         };
-        let from = self.search_from(candidate, timestamp, min_offset)?;
-        let mut scanner = BatchScanner::new(file, from, candidate.size, CHUNK);
-        while let Some(batch) = scanner.next_header()? {
-            let ends_below = batch.header.last_offset() < min_offset;
-            if batch.header.max_timestamp < timestamp || ends_below {
-                continue;
-            }
-            if let Some(found) = Self::search_batch(&mut scanner, &batch, timestamp, min_offset)? {
-                return Ok(Some(found));
-            }
-        }
-        // A position out of a damaged index is no place to begin at.
-        if from > 0 && scanner.position() < candidate.size {
-            let mut scanner = BatchScanner::new(file, 0, candidate.size, CHUNK);
-            while let Some(batch) = scanner.next_header()? {
-                if batch.header.max_timestamp >= timestamp
-                    && let Some(found) =
-                        Self::search_batch(&mut scanner, &batch, timestamp, min_offset)?
-                {
-                    return Ok(Some(found));
-                }
-            }
-        }
-        Ok(None)
+        known && matches!(self.wanted, Wanted::AtLeast(_))
     }
 
-    /// The first record of a batch that fits. A batch that cannot be read holds none.
-    fn search_batch(
-        scanner: &mut BatchScanner<'_>,
-        batch: &BatchAt,
-        timestamp: TimestampMs,
-        min_offset: Offset,
-    ) -> io::Result<Option<TimestampAndOffset>> {
-        let header = batch.header;
-        let bytes = scanner.batch_bytes(batch)?;
-        let mut found = None;
-        let _ = for_each_record(&header, bytes, INFLATED_BYTES_MAX, |view| {
-            let record_timestamp = if header.is_log_append_time() {
-                header.max_timestamp
-            } else {
-                header.base_timestamp.wrapping_add(view.timestamp_delta)
-            };
-            let offset = header
-                .base_offset
-                .wrapping_add(i64::from(view.offset_delta));
-            if record_timestamp >= timestamp && offset >= min_offset {
-                found = Some(TimestampAndOffset {
-                    timestamp: record_timestamp,
-                    offset,
-                    leader_epoch: (header.partition_leader_epoch >= 0)
-                        .then_some(header.partition_leader_epoch),
-                });
-            }
-            found.is_none()
-        });
-        Ok(found)
+    /// Base offset of the first segment that was left out. It has to be looked at if [`TimestampSearch::run`] found nothing:
+    /// all that the segments before it had of the timestamp may be below the log start.
+    pub fn rest(&self) -> Option<Offset> {
+        self.rest
     }
+
+    /// Reads files. An error is final only under the lock: without it they may be gone because they were deleted or replaced.
+    pub fn run(&self) -> Result<Option<TimestampAndOffset>, StorageError> {
+        let mut best: Option<(&Candidate, TimestampMs)> = None;
+        for candidate in &self.candidates {
+            let failed = |e| StorageError::io("search", &self.log_file(candidate), e);
+            let largest = self.largest(candidate).map_err(failed)?;
+            match self.wanted {
+                Wanted::AtLeast(timestamp) if largest >= timestamp => {
+                    let found = self.search(candidate, largest).map_err(failed)?;
+                    if found.is_some() {
+                        return Ok(found);
+                    }
+                }
+                Wanted::Largest if largest > best.map_or(NO_TIMESTAMP, |best| best.1) => {
+                    best = Some((candidate, largest));
+                }
+                Wanted::AtLeast(_) | Wanted::Largest => {}
+            }
+        }
+        let Some((candidate, largest)) = best else {
+            return Ok(None);
+        };
+        self.search(candidate, largest)
+            .map_err(|e| StorageError::io("search", &self.log_file(candidate), e))
+    }
+
+    fn log_file(&self, candidate: &Candidate) -> PathBuf {
+        let base_offset = match candidate {
+            Candidate::Closed(segment) => segment.base_offset,
+            Candidate::Active { base_offset, .. } => *base_offset,
+        };
+        segment_file(&self.path, base_offset, LOG)
+    }
+
+    fn largest(&self, candidate: &Candidate) -> io::Result<TimestampMs> {
+        Ok(match candidate {
+            Candidate::Closed(segment) => segment.largest_timestamp(&self.path)?.timestamp,
+            Candidate::Active { largest, .. } => *largest,
+        })
+    }
+
+    fn search(
+        &self,
+        candidate: &Candidate,
+        largest: TimestampMs,
+    ) -> io::Result<Option<TimestampAndOffset>> {
+        let place = |base| self.wanted.place(largest, self.log_start_offset, base);
+        match candidate {
+            Candidate::Closed(segment) => {
+                let base = segment.base_offset;
+                let (timestamp, min_offset) = place(base);
+                let file = File::open(self.log_file(candidate))?;
+                let time_index = segment_file(&self.path, base, TIME_INDEX);
+                let hint = lookup_time_in_file(&time_index, base, before(timestamp))?.offset;
+                let index = segment_file(&self.path, base, INDEX);
+                let from = position_in_file(&index, base, hint.max(min_offset))?;
+                // Compaction may have put a shorter file there since.
+                let size = file.metadata()?.len().min(segment.size);
+                search_file(&file, from, size, timestamp, min_offset)
+            }
+            Candidate::Active {
+                base_offset,
+                size,
+                file,
+                from,
+                ..
+            } => {
+                let (timestamp, min_offset) = place(*base_offset);
+                search_file(file, *from, *size, timestamp, min_offset)
+            }
+        }
+    }
+}
+
+fn search_file(
+    file: &File,
+    from: u64,
+    size: u64,
+    timestamp: TimestampMs,
+    min_offset: Offset,
+) -> io::Result<Option<TimestampAndOffset>> {
+    let mut scanner = BatchScanner::new(file, from, size, CHUNK);
+    while let Some(batch) = scanner.next_header()? {
+        let header = &batch.header;
+        if header.max_timestamp < timestamp || header.last_offset() < min_offset {
+            continue;
+        }
+        let found = search_batch(&mut scanner, &batch, timestamp, min_offset)?;
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    // A position out of a damaged index is no place to begin at.
+    if from > 0 && scanner.position() < size {
+        return search_file(file, 0, size, timestamp, min_offset);
+    }
+    Ok(None)
+}
+
+/// The first record of a batch that fits. A batch that cannot be read holds none.
+fn search_batch(
+    scanner: &mut BatchScanner<'_>,
+    batch: &BatchAt,
+    timestamp: TimestampMs,
+    min_offset: Offset,
+) -> io::Result<Option<TimestampAndOffset>> {
+    let header = batch.header;
+    let bytes = scanner.batch_bytes(batch)?;
+    let mut found = None;
+    let _ = for_each_record(&header, bytes, INFLATED_BYTES_MAX, |view| {
+        let record_timestamp = if header.is_log_append_time() {
+            header.max_timestamp
+        } else {
+            header.base_timestamp.wrapping_add(view.timestamp_delta)
+        };
+        let offset = header
+            .base_offset
+            .wrapping_add(i64::from(view.offset_delta));
+        if record_timestamp >= timestamp && offset >= min_offset {
+            found = Some(TimestampAndOffset {
+                timestamp: record_timestamp,
+                offset,
+                leader_epoch: (header.partition_leader_epoch >= 0)
+                    .then_some(header.partition_leader_epoch),
+            });
+        }
+        found.is_none()
+    });
+    Ok(found)
 }

@@ -47,6 +47,7 @@ pub use error::{AppendError, ReadError, StorageError};
 pub use flush::FlushJob;
 pub use future::CopyStep;
 pub use leader_epochs::LeaderEpochCache;
+pub use lookup::{TimestampSearch, Wanted};
 pub use producer_state::{ProducerState, Verdict};
 pub use retention::{DeletedSegment, DeletionReason};
 pub use truncate::{StartOffsetReason, delete};

@@ -53,6 +53,11 @@ impl ClosedSegment {
         Ok(first.map_or(NO_TIMESTAMP, |batch| batch.header.max_timestamp))
     }
 
+    /// [`ClosedSegment::largest_timestamp`], where no file has to be read for it.
+    pub fn largest_known(&self) -> Option<TimestampMs> {
+        self.largest.get().map(|largest| largest.timestamp)
+    }
+
     pub fn largest_timestamp(&self, dir: &Path) -> io::Result<TimestampOffset> {
         if let Some(known) = self.largest.get() {
             return Ok(*known);

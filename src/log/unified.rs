@@ -36,7 +36,7 @@ pub struct Log {
     pub(super) config: Arc<TopicConfig>,
     pub(super) producer_id_expiration_ms: i64,
     /// By base offset.
-    pub(super) closed: Vec<ClosedSegment>,
+    pub(super) closed: Vec<Arc<ClosedSegment>>,
     /// Size of all of them.
     pub(super) closed_bytes: u64,
     pub(super) readers: Readers,
@@ -209,7 +209,7 @@ impl Log {
             self.delete_segment_files(last.base_offset)?;
         } else {
             self.closed_bytes += last.size;
-            self.closed.push(last.into_closed());
+            self.closed.push(Arc::new(last.into_closed()));
         }
         self.dir_dirty = true;
         self.rolled = true;

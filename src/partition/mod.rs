@@ -34,7 +34,7 @@ use tracing::error;
 use crate::config::{TimestampType, TopicConfig};
 use crate::log::{
     AbortedTxn, AppendInfo, CopyStep, DeletedSegment, EpochEndOffset, Log, LogSlice, ReadError,
-    StartOffsetReason, StorageError,
+    StartOffsetReason, StorageError, TimestampAndOffset, Wanted,
 };
 use crate::metrics::TopicMetrics;
 use crate::protocol::batch::{TransactionMarker, ValidBatch};
@@ -388,6 +388,20 @@ impl Partition {
     /// Runs `f` on the log under the partition's lock: descriptions, flushes, checkpoints. Fails once it is closed.
     pub fn with_log<R>(&self, f: impl FnOnce(&mut Log) -> R) -> Result<R, Error> {
         online(&mut self.lock().log).map(f)
+    }
+
+    /// The record that ListOffsets asks for by its timestamp. Files are read without the lock.
+    pub fn search_timestamp(&self, wanted: Wanted) -> Result<Option<TimestampAndOffset>, Error> {
+        let mut first_base = Offset::MIN;
+        loop {
+            let search = self.with_log(|log| log.begin_timestamp_search(wanted, first_base))??;
+            match (search.run(), search.rest()) {
+                (Ok(None), Some(rest)) => first_base = rest,
+                (Ok(found), _) => return Ok(found),
+                // Deleted or replaced meanwhile, most likely.
+                (Err(_), _) => return Ok(self.with_log(|log| log.search_timestamp(wanted))??),
+            }
+        }
     }
 
     /// As [`Partition::with_log`], with the last stable offset.

@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::api::RequestContext;
+use crate::log::Wanted;
 use crate::partition::{Isolation, Partition};
 use crate::protocol::messages::list_offsets::{
     ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
@@ -140,13 +141,11 @@ fn special(
         // Nothing is tiered: no latest tiered offset, and nothing is waiting to be.
         LATEST_TIERED | EARLIEST_PENDING_UPLOAD => Ok(NOTHING),
         _ => {
-            let found = partition.with_log(|log| {
-                if timestamp == MAX_TIMESTAMP {
-                    log.offset_of_max_timestamp()
-                } else {
-                    log.offset_for_timestamp(timestamp, end)
-                }
-            })??;
+            let wanted = match timestamp {
+                MAX_TIMESTAMP => Wanted::Largest,
+                timestamp => Wanted::AtLeast(timestamp),
+            };
+            let found = partition.search_timestamp(wanted)?;
             let Some(found) = found.filter(|found| found.offset < end) else {
                 check_known()?;
                 return Ok(NOTHING);

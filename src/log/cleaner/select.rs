@@ -1,6 +1,7 @@
 //! What a log has to offer to the cleaner: asked for every compacted log whenever a thread looks for work.
 
 use std::io;
+use std::sync::Arc;
 
 use super::plan::{
     LogToClean, SourceSegment, compaction_delay_ms, first_dirty_offset, floor_index, measure,
@@ -82,7 +83,11 @@ impl Log {
     }
 
     /// The closed segments from the one with the first dirty offset on.
-    fn dirty_segments(&self, segments: &[SourceSegment], first_dirty: Offset) -> &[ClosedSegment] {
+    fn dirty_segments(
+        &self,
+        segments: &[SourceSegment],
+        first_dirty: Offset,
+    ) -> &[Arc<ClosedSegment>] {
         if first_dirty >= self.active.base_offset {
             return &[];
         }

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use tracing::info;
 
@@ -69,7 +70,8 @@ impl Log {
         let replaced: u64 = sources.iter().map(|s| s.size).sum();
         self.closed_bytes = self.closed_bytes - replaced + segment.size;
         let closed = ClosedSegment::with_largest(base_offset, segment.size, segment.largest());
-        self.closed.splice(at..at + sources.len(), [closed]);
+        self.closed
+            .splice(at..at + sources.len(), [Arc::new(closed)]);
         Ok(true)
     }
 
@@ -96,7 +98,7 @@ impl Log {
         let first = sources.first()?.base_offset;
         let at = self.closed.iter().position(|s| s.base_offset == first)?;
         let here = self.closed.get(at..at + sources.len())?;
-        let same = |(closed, source): (&ClosedSegment, &SourceSegment)| {
+        let same = |(closed, source): (&Arc<ClosedSegment>, &SourceSegment)| {
             (closed.base_offset, closed.size) == (source.base_offset, source.size)
         };
         here.iter().zip(sources).all(same).then_some(at)

@@ -113,3 +113,13 @@ fn read_all(log: &Log, mut from: Offset) -> Vec<(Offset, Offset)> {
         }
     }
 }
+
+fn newest(log: &Log) -> Option<TimestampAndOffset> {
+    log.search_timestamp(Wanted::Largest).unwrap()
+}
+
+/// As ListOffsets answers, to a consumer that sees the log up to `end`.
+fn first_at(log: &Log, timestamp: TimestampMs, end: Offset) -> Option<TimestampAndOffset> {
+    let found = log.search_timestamp(Wanted::AtLeast(timestamp)).unwrap();
+    found.filter(|found| found.offset < end)
+}

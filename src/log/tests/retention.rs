@@ -157,9 +157,9 @@ fn the_largest_timestamp_is_found_below_the_log_start() {
     let end = log.next_offset();
     log.increment_log_start_offset(end, StartOffsetReason::ClientRecordDeletion)
         .unwrap();
-    let found = log.offset_of_max_timestamp().unwrap().unwrap();
+    let found = newest(&log).unwrap();
     assert_eq!((found.offset, found.timestamp), (1, NOW));
-    assert_eq!(log.offset_for_timestamp(0, end).unwrap(), None);
+    assert_eq!(first_at(&log, 0, end), None);
 }
 
 #[test]

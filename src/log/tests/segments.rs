@@ -202,6 +202,45 @@ fn preallocated_segments_are_cut_to_their_size_by_rolls_and_stops() {
 }
 
 #[test]
+fn a_search_by_time_opens_one_segment_and_needs_no_lock() {
+    let dir = tempfile::tempdir().unwrap();
+    let size = batch(1, 100, NOW).size_bytes() as i32;
+    let config = config(|c| c.segment_bytes = 2 * size);
+    let mut log = open_with(dir.path(), &config);
+    for i in 0..10 {
+        append(&mut log, batch(1, 100, NOW + 10 * i));
+    }
+    stop_cleanly(log);
+    let mut log = open_with(dir.path(), &config);
+    let begin = |log: &Log, timestamp, first_base| {
+        log.begin_timestamp_search(Wanted::AtLeast(timestamp), first_base)
+            .unwrap()
+    };
+    assert_eq!(first_at(&log, NOW + 100, 10), None, "all time indexes read");
+    let search = begin(&log, NOW + 41, 0);
+    assert_eq!(search.rest(), Some(6), "what is behind is not looked at");
+    for base in [0, 2, 6] {
+        for kind in ["log", "index", "timeindex"] {
+            let path = dir.path().join(format!("topic-0/{base:020}.{kind}"));
+            std::fs::rename(&path, path.with_extension("away")).unwrap();
+        }
+    }
+    assert_eq!(search.run().unwrap().unwrap().offset, 5);
+    assert_eq!(newest(&log).unwrap().offset, 9);
+    // What goes away in the middle of a search is found missing, and nobody is taken offline for that.
+    let search = begin(&log, NOW + 21, 0);
+    assert!(search.run().is_err());
+    assert!(!log.log_dir().is_offline());
+    // All that is late enough in the first segment that reaches the timestamp may be below the start.
+    log.increment_log_start_offset(9, StartOffsetReason::ClientRecordDeletion)
+        .unwrap();
+    let search = begin(&log, NOW + 50, 4);
+    assert_eq!((search.run().unwrap(), search.rest()), (None, Some(6)));
+    let search = begin(&log, NOW + 50, 8);
+    assert_eq!(search.run().unwrap().unwrap().offset, 9);
+}
+
+#[test]
 fn moving_the_start_up_deletes_whole_segments_only() {
     let dir = tempfile::tempdir().unwrap();
     let size = batch(1, 100, NOW).size_bytes() as i32;
@@ -253,7 +292,7 @@ fn truncating_goes_back_over_segments() {
     assert_eq!((log.next_offset(), log.segments_count()), (3, 2));
     assert_eq!(log.leader_epochs().latest_epoch(), Some(2));
     assert_eq!(read_all(&log, 0).len(), 3);
-    let newest = log.offset_of_max_timestamp().unwrap().unwrap();
+    let newest = newest(&log).unwrap();
     assert_eq!((newest.offset, newest.timestamp), (2, NOW + 20));
     append(&mut log, batch(1, 100, NOW + 100));
     assert_eq!(read_all(&log, 0).len(), 4);
@@ -275,7 +314,7 @@ fn offsets_are_found_by_timestamp() {
         c.index_interval_bytes = 0;
     });
     let mut log = open_with(dir.path(), &config);
-    assert_eq!(log.offset_of_max_timestamp().unwrap(), None);
+    assert_eq!(newest(&log), None);
     for i in 0..10 {
         append(&mut log, batch(2, 100, NOW + 10 * i));
     }
@@ -288,13 +327,13 @@ fn offsets_are_found_by_timestamp() {
             (NOW + 75, 16),
             (NOW + 91, 19),
         ] {
-            let found = log.offset_for_timestamp(timestamp, 20).unwrap().unwrap();
+            let found = first_at(log, timestamp, 20).unwrap();
             assert_eq!(found.offset, wanted, "{timestamp}");
             assert_eq!(found.leader_epoch, Some(0));
         }
-        assert_eq!(log.offset_for_timestamp(NOW + 92, 20).unwrap(), None);
-        assert_eq!(log.offset_for_timestamp(NOW + 91, 19).unwrap(), None);
-        assert_eq!(log.offset_of_max_timestamp().unwrap().unwrap().offset, 19);
+        assert_eq!(first_at(log, NOW + 92, 20), None);
+        assert_eq!(first_at(log, NOW + 91, 19), None);
+        assert_eq!(newest(log).unwrap().offset, 19);
     };
     check(&log);
     stop_cleanly(log);
@@ -308,7 +347,7 @@ fn of_several_newest_records_the_first_is_found() {
     for timestamp in [5, 9, 9, 3] {
         append(&mut log, batch(1, 10, timestamp));
     }
-    assert_eq!(log.offset_of_max_timestamp().unwrap().unwrap().offset, 1);
+    assert_eq!(newest(&log).unwrap().offset, 1);
 }
 
 #[test]
