@@ -69,6 +69,17 @@ impl Inner {
         }
     }
 
+    /// A shorter `flush.ms` holds for what was appended before, too. A timer that is set already comes in vain.
+    pub(super) fn flush_sooner(&mut self) -> FlushNeed {
+        let log = self.log.as_ref();
+        let waits = log.is_some_and(|log| log.recovery_point() < log.next_offset());
+        self.flush.timer_is_set |= waits;
+        FlushNeed {
+            start: false,
+            timer_ms: waits.then_some(self.config.flush_ms),
+        }
+    }
+
     /// Moves the high watermark as far as this replica allows, and wakes who waits for it.
     fn advance(&mut self) {
         self.on_event(|state, next_offset| Effects {

@@ -447,15 +447,22 @@ impl Partition {
     }
 
     /// The topic's configuration changed.
-    pub fn update_config(&self, config: Arc<TopicConfig>) {
-        let mut inner = self.lock();
-        if let Some(log) = inner.log.as_mut() {
-            log.update_config(Arc::clone(&config));
+    pub fn update_config(self: &Arc<Self>, config: Arc<TopicConfig>) {
+        let need = {
+            let mut inner = self.lock();
+            if let Some(log) = inner.log.as_mut() {
+                log.update_config(Arc::clone(&config));
+            }
+            let (index, local) = (self.topic_partition.partition, inner.state.local());
+            self.throttled.update(&config, index, local);
+            let sooner = config.flush_ms < inner.config.flush_ms;
+            inner.config = config;
+            inner.update_rules();
+            sooner.then(|| inner.flush_sooner())
+        };
+        if let Some(need) = need {
+            self.flush_as_needed(need);
         }
-        let (index, local) = (self.topic_partition.partition, inner.state.local());
-        self.throttled.update(&config, index, local);
-        inner.config = config;
-        inner.update_rules();
     }
 }
 

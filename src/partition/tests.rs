@@ -214,6 +214,20 @@ async fn flush_messages_counts_records_and_changes_live() {
 async fn flush_ms_flushes_without_another_append() {
     let fixture = Fixture::new(|c| c.flush_ms = 1);
     fixture.append().unwrap();
+    becomes_durable(&fixture).await;
+}
+
+#[tokio::test]
+async fn a_shorter_flush_ms_flushes_what_was_appended_before() {
+    let fixture = Fixture::new(|c| c.flush_ms = 3_600_000);
+    fixture.append().unwrap();
+    let mut config = TopicConfig::clone(&fixture.config);
+    config.flush_ms = 1;
+    fixture.partition.update_config(Arc::new(config));
+    becomes_durable(&fixture).await;
+}
+
+async fn becomes_durable(fixture: &Fixture) {
     let is_durable = || fixture.partition.with_log(|log| log.recovery_point()) == Ok(1);
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     while !is_durable() {

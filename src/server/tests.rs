@@ -206,11 +206,17 @@ fn fetch(topic: &'static str, fetch_offset: i64, max_wait_ms: i32, correlation_i
     frame(FETCH, correlation_id, true, &body)
 }
 
-fn produced_offset(mut body: Bytes) -> i64 {
+/// Error code and base offset.
+fn produced(mut body: Bytes) -> (i16, i64) {
     let produced = ProduceResponse::decode(&mut body.split_off(1), PRODUCE.1).expect("response");
     let partition = &produced.responses[0].partition_responses[0];
-    assert_eq!(partition.error_code, 0);
-    partition.base_offset
+    (partition.error_code, partition.base_offset)
+}
+
+fn produced_offset(body: Bytes) -> i64 {
+    let (error_code, base_offset) = produced(body);
+    assert_eq!(error_code, 0);
+    base_offset
 }
 
 fn fetched_bytes(mut body: Bytes) -> usize {

@@ -385,6 +385,32 @@ fn fetchers_follow_their_number_while_they_run() {
 }
 
 #[test]
+fn min_insync_replicas_changes_live() {
+    let broker = leader();
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let epoch = broker.register_follower();
+    let follower = broker.start_follower(epoch, dir.path());
+    broker.create_replicated_topic("guarded");
+    let mut stream = broker.connect();
+    let mut code = |sent| {
+        let produce = produce("guarded", "a", sent);
+        stream.write_all(&produce).expect("sent");
+        produced(response(&mut stream).1).0
+    };
+    assert_eq!(code(1), 0);
+    follower.stop();
+    // Waits until the follower is out of the ISR.
+    assert_eq!(code(2), 0);
+    let topic = (ConfigResourceType::Topic, "guarded");
+    broker.set(topic, "min.insync.replicas", "2");
+    wait_until("one replica is not enough", || {
+        code(3) == ErrorCode::NotEnoughReplicas.code()
+    });
+    broker.set(topic, "min.insync.replicas", "1");
+    wait_until("one replica is enough", || code(4) == 0);
+}
+
+#[test]
 fn replica_that_was_reassigned_stops_and_its_directory_goes() {
     let broker = leader();
     let dir = tempfile::tempdir().expect("temporary directory");
