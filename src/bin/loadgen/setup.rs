@@ -17,6 +17,7 @@ use crate::stats::now_ms;
 use crate::wire::{Connection, Outcome, produce_answer, produce_frame};
 
 const TOPIC_ALREADY_EXISTS: i16 = 36;
+const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 
 pub fn topic_name(name: &str) -> TopicName {
     TopicName(StrBytes::from_string(name.to_string()))
@@ -64,13 +65,14 @@ pub fn create_topic(
     Ok(())
 }
 
+/// Deletes a topic unless it is gone already: an earlier answer may have been lost.
 pub fn delete_topic(conn: &mut Connection, name: &str) -> Outcome<()> {
     let request = DeleteTopicsRequest::default()
         .with_topic_names(vec![topic_name(name)])
         .with_timeout_ms(60_000);
     let response = conn.call(&request, 4)?;
     match response.responses.first().map_or(-1, |r| r.error_code) {
-        0 => Ok(()),
+        0 | UNKNOWN_TOPIC_OR_PARTITION => Ok(()),
         code => Err(format!("deleting {name}: error {code}").into()),
     }
 }

@@ -22,7 +22,15 @@ use crate::{Common, batch};
 
 /// How long a step may fail over restarts before that is a finding.
 const STUCK: Duration = Duration::from_mins(1);
-const IN_FLIGHT: usize = 5;
+/// Batches of a producer without an answer. After a kill a broker knows the last batch of a producer before the newest
+/// segment, and all behind it, as Apache Kafka does: where segments are small, a second batch in flight would now and then be
+/// neither the next one nor a known one.
+fn in_flight_max(load: Load) -> usize {
+    match load {
+        Load::Kept => 5,
+        Load::Retained | Load::Compacted => 1,
+    }
+}
 /// Codes a broker may give while it starts; the request is tried again.
 const RETRIABLE: [i16; 9] = [3, 5, 6, 7, 13, 14, 15, 16, 56];
 
@@ -158,10 +166,11 @@ impl Writer {
             if stop && self.in_flight.is_empty() {
                 return Ok(());
             }
-            if !stop && self.in_flight.len() < IN_FLIGHT {
+            let in_flight_max = in_flight_max(self.load);
+            if !stop && self.in_flight.len() < in_flight_max {
                 let frame = self.batch()?;
                 conn.stream.write_all(&frame)?;
-                if self.in_flight.len() < IN_FLIGHT && !self.next.is_multiple_of(3) {
+                if self.in_flight.len() < in_flight_max && !self.next.is_multiple_of(3) {
                     continue;
                 }
             }
