@@ -364,6 +364,7 @@ fn random_run(seed: u64) -> Run {
                     run.start_at(*to);
                 }
             }
+            4 if step & 0x300 == 0 => run.expire(),
             more => run.append(1 + (more % 4) as i64),
         }
     }

@@ -1,6 +1,8 @@
-//! The log against a list in memory: random appends, reads, truncations, restarts and crashes; and damage that must not panic.
+//! The log against a list in memory: random appends, reads, truncations, retention, restarts and crashes; and damage that must not
+//! panic. Compaction has a model of its own, in `cleaner/tests/model.rs`.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
@@ -13,6 +15,10 @@ enum Step {
     Read(u8, u16),
     TruncateTo(u8),
     Start(u8),
+    /// `retention.bytes`.
+    KeepBytes(u16),
+    /// Every record is older than `retention.ms`.
+    Expire,
     Flush,
     Reopen,
     /// The machine dies: of the bytes behind the recovery point only a part is left.
@@ -25,6 +31,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (any::<u8>(), 0u16..2000).prop_map(|(from, bytes)| Step::Read(from, bytes)),
         1 => any::<u8>().prop_map(Step::TruncateTo),
         1 => any::<u8>().prop_map(Step::Start),
+        2 => (0u16..3000).prop_map(Step::KeepBytes),
+        1 => Just(Step::Expire),
         1 => Just(Step::Flush),
         1 => Just(Step::Reopen),
         1 => any::<u16>().prop_map(Step::Crash),
@@ -102,8 +110,15 @@ impl Fixture {
                 }
                 checkpoint(self.log());
                 self.model.start = self.model.start.max(start);
-                let start = self.model.start;
-                self.model.batches.retain(|(_, last)| *last >= start);
+                self.forget_below_start();
+            }
+            Step::KeepBytes(bytes) => self.keep_bytes(i64::from(*bytes)),
+            Step::Expire => {
+                let next = self.model.next;
+                self.retain(TimestampMs::MAX);
+                assert_eq!(self.log().log_start_offset(), next);
+                self.model.start = next;
+                self.forget_below_start();
             }
             Step::Flush => {
                 self.log().flush().unwrap();
@@ -117,17 +132,61 @@ impl Fixture {
         }
     }
 
-    /// Cuts the file with the log's end anywhere behind the recovery point.
-    fn crash(&mut self, keep: u16) {
-        let recovery_point = self.log().recovery_point();
-        self.log = None;
-        let partition = self.dir.path().join("topic-0");
-        let mut logs: Vec<_> = fs::read_dir(&partition)
+    fn forget_below_start(&mut self) {
+        let start = self.model.start;
+        self.model.batches.retain(|(_, last)| *last >= start);
+    }
+
+    fn retain(&mut self, now_ms: TimestampMs) {
+        let next = self.model.next;
+        while !self
+            .log()
+            .delete_old_segments(next, now_ms)
+            .unwrap()
+            .is_empty()
+        {}
+        checkpoint(self.log());
+    }
+
+    /// Whole segments go from the start, as long as no fewer than `bytes` are left.
+    fn keep_bytes(&mut self, bytes: i64) {
+        let mut changed = TopicConfig::clone(&self.config);
+        changed.retention_bytes = bytes;
+        self.log().update_config(Arc::new(changed));
+        self.retain(NOW);
+        let config = Arc::clone(&self.config);
+        self.log().update_config(config);
+        let sizes: Vec<i64> = self.segment_files().iter().map(|path| size(path)).collect();
+        let (all, first): (i64, i64) = (sizes.iter().sum(), sizes[0]);
+        assert!(
+            all == 0 || all - first < bytes,
+            "{bytes} asked for, {sizes:?} left"
+        );
+        let start = self.log().log_start_offset();
+        if start > self.model.start {
+            assert!(all >= bytes, "{bytes} asked for, {sizes:?} left");
+            let begins: Vec<Offset> = self.model.batches.iter().map(|b| b.0).collect();
+            assert!(start == self.model.next || begins.contains(&start));
+        }
+        self.model.start = self.model.start.max(start);
+        self.forget_below_start();
+    }
+
+    fn segment_files(&self) -> Vec<PathBuf> {
+        let mut logs: Vec<_> = fs::read_dir(self.dir.path().join("topic-0"))
             .unwrap()
             .map(|entry| entry.unwrap().path())
             .filter(|path| path.extension().is_some_and(|e| e == "log"))
             .collect();
         logs.sort();
+        logs
+    }
+
+    /// Cuts the file with the log's end anywhere behind the recovery point.
+    fn crash(&mut self, keep: u16) {
+        let recovery_point = self.log().recovery_point();
+        self.log = None;
+        let logs = self.segment_files();
         let tail = logs.last().unwrap();
         let bytes = fs::read(tail).unwrap();
         let mut durable = 0;
@@ -189,6 +248,10 @@ impl Fixture {
         assert_eq!(self.log().log_start_offset(), start);
         assert_eq!(read_all(self.log(), start), self.model.batches);
     }
+}
+
+fn size(path: &Path) -> i64 {
+    fs::metadata(path).unwrap().len() as i64
 }
 
 proptest! {
