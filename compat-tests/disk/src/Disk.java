@@ -3,9 +3,11 @@
 //
 //   populate BOOTSTRAP ROUND BROKER   topics, records of every codec, groups, a deleted topic; transactions if BROKER is kafka
 //   state BOOTSTRAP            prints all of it, one line a fact, the same for the same data
-//   load BOOTSTRAP STOP        an idempotent producer that writes 0, 1, 2 ... until the file STOP exists; prints how many.
-//                              STOP.acked says how many of them are acknowledged
-//   verify BOOTSTRAP N         whether topic "load" holds 0 to N-1, each once and in order
+//   load BOOTSTRAP STOP        an idempotent producer that writes 0, 1, 2 ... until the file STOP exists, and a group that commits how
+//                              many are acknowledged; prints how many were written, and the last commit. STOP.acked says how many
+//                              are acknowledged
+//   verify BOOTSTRAP N COMMIT  whether topic "load" holds 0 to N-1, each once and in order, all of one producer that never had to
+//                              begin again, and the commit
 //   stream BOOTSTRAP, stream-transactional BOOTSTRAP, settle DATA retention|cleaner   the byte comparison, see Stream.java
 //   dump LIST                  kafka-dump-log for each line of arguments in the file LIST
 
@@ -32,7 +34,7 @@ public final class Disk {
             case "populate" -> populate(args[1], Integer.parseInt(args[2]), args[3].equals("kafka"));
             case "state" -> state(args[1]);
             case "load" -> load(args[1], Path.of(args[2]));
-            case "verify" -> verify(args[1], Integer.parseInt(args[2]));
+            case "verify" -> verify(args[1], Integer.parseInt(args[2]), Long.parseLong(args[3]));
             case "dump" -> dump(Path.of(args[1]));
             case "stream" -> Stream.run(args[1]);
             case "stream-transactional" -> Stream.runTransactional(args[1]);
@@ -73,7 +75,7 @@ public final class Disk {
         try (Admin admin = admin(bootstrap)) {
             List<NewTopic> topics = new ArrayList<>();
             if (round == 1) {
-                for (String codec : CODECS) topics.add(topic("codec-" + codec, 2, "segment.bytes", "1048576", "index.interval.bytes", "1024"));
+                for (String codec : CODECS) topics.add(topic("codec-" + codec, 2, "internal.segment.bytes", "150000", "index.interval.bytes", "1024"));
                 topics.add(topic("compacted", 1, "cleanup.policy", "compact", "min.cleanable.dirty.ratio", "0.9"));
                 topics.add(topic("configured", 3, "retention.ms", "123456789", "max.message.bytes", "54321", "cleanup.policy", "compact,delete"));
                 topics.add(topic("transactions", 2));
@@ -178,6 +180,7 @@ public final class Disk {
                 }
             }
             for (GroupListing group : admin.listGroups().all().get()) {
+                if (group.groupId().equals(LOAD_GROUP)) continue;
                 Map<TopicPartition, OffsetAndMetadata> committed =
                     new TreeMap<>(Comparator.comparing(TopicPartition::toString));
                 committed.putAll(admin.listConsumerGroupOffsets(group.groupId()).partitionsToOffsetAndMetadata().get());
@@ -248,6 +251,8 @@ public final class Disk {
 
     // ---- load ------------------------------------------------------------------------------------------------------
 
+    static final String LOAD_GROUP = "under-load";
+
     static void load(String bootstrap, Path stop) throws Exception {
         Map<String, Object> config = Map.of("delivery.timeout.ms", "120000", "request.timeout.ms", "5000", "max.block.ms", "120000",
             "reconnect.backoff.max.ms", "200", "retry.backoff.max.ms", "200", "compression.type", "lz4");
@@ -255,6 +260,7 @@ public final class Disk {
         Path progress = Path.of(stop + ".acked");
         java.util.concurrent.atomic.AtomicInteger acked = new java.util.concurrent.atomic.AtomicInteger();
         List<Exception> failed = Collections.synchronizedList(new ArrayList<>());
+        CompletableFuture<Long> committed = CompletableFuture.supplyAsync(() -> commit(bootstrap, stop, acked));
         try (KafkaProducer<byte[], byte[]> producer = producer(bootstrap, config)) {
             while (!Files.exists(stop) && failed.isEmpty()) {
                 for (int i = 0; i < 5; i++, next++) {
@@ -269,10 +275,38 @@ public final class Disk {
             }
         }
         if (!failed.isEmpty()) throw failed.get(0);
-        System.out.println(next);
+        System.out.println(next + " " + committed.get());
     }
 
-    static void verify(String bootstrap, int n) throws Exception {
+    static long commit(String bootstrap, Path stop, java.util.concurrent.atomic.AtomicInteger acked) {
+        long committed = -1;
+        try (Admin admin = Admin.create(Map.of("bootstrap.servers", bootstrap, "default.api.timeout.ms", "120000", "request.timeout.ms", "5000"))) {
+            while (!Files.exists(stop)) {
+                long now = acked.get();
+                admin.alterConsumerGroupOffsets(LOAD_GROUP, Map.of(new TopicPartition("load", 0), new OffsetAndMetadata(now))).all().get();
+                committed = now;
+                Thread.sleep(50);
+            }
+        } catch (InterruptedException | ExecutionException e) {
+            throw new IllegalStateException(e);
+        }
+        return committed;
+    }
+
+    static void verify(String bootstrap, int n, long committed) throws Exception {
+        try (Admin admin = admin(bootstrap)) {
+            TopicPartition first = new TopicPartition("load", 0);
+            var offsets = admin.listConsumerGroupOffsets(LOAD_GROUP).partitionsToOffsetAndMetadata().get();
+            if (offsets.get(first).offset() != committed) wrong("committed " + committed + ", now " + offsets);
+            for (int p = 0; p < 3; p++) {
+                TopicPartition tp = new TopicPartition("load", p);
+                var producers = admin.describeProducers(List.of(tp)).partitionResult(tp).get().activeProducers();
+                int last = (n - p + 2) / 3 - 1;
+                if (producers.size() != 1 || producers.get(0).producerEpoch() != 0 || producers.get(0).lastSequence() != last) {
+                    wrong(tp + " of " + (last + 1) + " records: " + producers);
+                }
+            }
+        }
         for (int p = 0; p < 3; p++) {
             TopicPartition tp = new TopicPartition("load", p);
             int expected = p;
@@ -283,20 +317,20 @@ public final class Disk {
                 while (consumer.position(tp) < end) {
                     for (ConsumerRecord<byte[], byte[]> r : consumer.poll(Duration.ofMillis(500))) {
                         if (Integer.parseInt(text(r.value())) != expected) {
-                            System.out.println(tp + " offset " + r.offset() + ": " + text(r.value()) + " where " + expected + " belongs");
-                            System.out.flush();
-                            Runtime.getRuntime().halt(1);
+                            wrong(tp + " offset " + r.offset() + ": " + text(r.value()) + " where " + expected + " belongs");
                         }
                         expected += 3;
                     }
                 }
             }
-            if (expected < n) {
-                System.out.println(tp + " ends before " + expected + " of " + n);
-                System.out.flush();
-                Runtime.getRuntime().halt(1);
-            }
+            if (expected < n) wrong(tp + " ends before " + expected + " of " + n);
         }
+    }
+
+    static void wrong(String what) {
+        System.out.println(what);
+        System.out.flush();
+        Runtime.getRuntime().halt(1);
     }
 
     // ---- dump ------------------------------------------------------------------------------------------------------
