@@ -59,7 +59,7 @@ async fn serve(config: Config) -> ExitCode {
     };
     let name = tokio::select! {
         name = stop => name,
-        reason = broker.storage_failed() => {
+        reason = broker.failed() => {
             error!("shutting down at once because {reason}");
             return ExitCode::from(EXIT_FAILURE);
         }

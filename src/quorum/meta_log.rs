@@ -195,6 +195,26 @@ impl OpenraftMetaLog {
         self.inner.own_id
     }
 
+    /// As when it panics or its storage fails.
+    #[cfg(test)]
+    pub(super) async fn end_raft(&self) {
+        let _ = self.inner.raft.shutdown().await;
+    }
+
+    /// Resolves with the reason when raft has ended by itself. The node takes no part in the quorum any more and would not
+    /// notice what happens: the process is to end.
+    pub fn failed(&self) -> impl Future<Output = String> + use<> {
+        let inner = Arc::clone(&self.inner);
+        async move {
+            let mut metrics = inner.raft.server_metrics();
+            while metrics.changed().await.is_ok() {}
+            if inner.stop.is_cancelled() {
+                std::future::pending::<()>().await;
+            }
+            "raft has ended".into()
+        }
+    }
+
     /// Stops raft and leaves the log durable.
     pub async fn shutdown(&self) -> io::Result<()> {
         self.inner.stop.cancel();
@@ -269,6 +289,9 @@ fn raft_config(alone: bool) -> Result<Config, QuorumError> {
         // The controller decides when, because it has the image.
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: u64::MAX,
+        // A voter may come back with an empty disk, as with Kafka's static voters: the leader begins with it anew. Records
+        // are lost if that happens to a majority of those who have them.
+        allow_log_reversion: Some(true),
         ..Config::default()
     };
     config

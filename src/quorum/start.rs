@@ -53,6 +53,17 @@ impl Member {
         }
     }
 
+    /// Resolves with the reason when this node's part in the quorum has ended by itself.
+    pub fn failed(&self) -> impl Future<Output = String> + use<> {
+        let voter = self.voter().map(|voter| voter.failed());
+        async move {
+            match voter {
+                Some(voter) => voter.await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
     /// Leaves the log durable.
     pub async fn shutdown(&self) -> io::Result<()> {
         match self {

@@ -197,11 +197,18 @@ impl Broker {
         &self.sockets.addresses
     }
 
-    /// Resolves with the reason when the broker cannot go on because log directories failed. There is nothing left to shut
-    /// down then: the process is to end, as Kafka halts.
-    pub fn storage_failed(&self) -> impl Future<Output = String> + use<> {
+    /// Resolves with the reason when the broker cannot go on because log directories or the metadata quorum's raft failed.
+    /// There is nothing left to shut down then: the process is to end, as Kafka halts.
+    pub fn failed(&self) -> impl Future<Output = String> + use<> {
         let dirs = self.services.replicas.log_dirs().clone();
-        self.failures.clone().fatal(dirs)
+        let storage = self.failures.clone().fatal(dirs);
+        let raft = self.quorum.failed();
+        async move {
+            tokio::select! {
+                reason = storage => reason,
+                reason = raft => reason,
+            }
+        }
     }
 
     /// Stops accepting, lets requests finish, flushes, writes checkpoints and the clean-shutdown file.

@@ -134,3 +134,52 @@ async fn three_voters_elect_replicate_fail_over_and_catch_up() {
     let names = collect(&mut back.subscribe(), 5).await;
     assert_eq!(names, ["a", "b", "c", "d", "e"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_with_an_empty_disk_catches_up_under_the_same_leader() {
+    let quorum = Quorum::new().await;
+    let dirs: Vec<TempDir> = (0..3).map(|_| TempDir::new().unwrap()).collect();
+    let mut logs = Vec::new();
+    for (id, dir) in (1..).zip(&dirs) {
+        logs.push(quorum.open(dir, id).await);
+    }
+    let (leader, epoch) = wait_for_any_leader(&logs).await;
+    let names = topics(&["a", "b"]);
+    logs[leader].propose(epoch, names).await.unwrap();
+    for log in &logs {
+        assert_eq!(collect(&mut log.subscribe(), 2).await, ["a", "b"]);
+    }
+    let wiped = logs.remove((leader + 1) % 3);
+    let wiped_id = wiped.inner_id();
+    wiped.shutdown().await.unwrap();
+    drop(wiped);
+    let empty = TempDir::new().unwrap();
+    let back = quorum.open(&empty, wiped_id).await;
+    // What the leader knew of this follower is no longer so.
+    assert_eq!(collect(&mut back.subscribe(), 2).await, ["a", "b"]);
+    let (leader, epoch) = wait_for_any_leader(&logs).await;
+    let log = &logs[leader];
+    log.propose(epoch, topics(&["c"])).await.unwrap();
+    assert_eq!(collect(&mut back.subscribe(), 3).await, ["a", "b", "c"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn raft_that_ends_by_itself_is_a_failure_and_a_shutdown_is_none() {
+    let quorum = Quorum::new().await;
+    let dirs: Vec<TempDir> = (0..2).map(|_| TempDir::new().unwrap()).collect();
+    let (ended, stopped) = (
+        quorum.open(&dirs[0], 1).await,
+        quorum.open(&dirs[1], 2).await,
+    );
+    let mut stopped_failed = tokio::spawn(stopped.failed());
+    let failed = ended.failed();
+    ended.end_raft().await;
+    let reason = tokio::time::timeout(PATIENCE, failed).await.unwrap();
+    assert_eq!(reason, "raft has ended");
+    stopped.shutdown().await.unwrap();
+    tokio::select! {
+        biased;
+        reason = &mut stopped_failed => panic!("{reason:?}"),
+        () = tokio::task::yield_now() => stopped_failed.abort(),
+    }
+}
