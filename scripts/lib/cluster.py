@@ -17,9 +17,15 @@ OTTLA = os.environ.get("OTTLA_BIN") or os.path.join(TARGET, "release", "ottla")
 IDS = (1, 2, 3)
 
 
-def bash(function):
-    """Runs a function of env.sh."""
-    subprocess.run(["bash", "-c", f". {ROOT}/scripts/lib/env.sh; {function}"], check=True)
+def bash(words):
+    """Runs functions of env.sh and python.sh; what they print."""
+    words = f". {ROOT}/scripts/lib/env.sh; . {ROOT}/scripts/lib/python.sh; {words}"
+    return subprocess.run(["bash", "-c", words], check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def python_with_clients():
+    """An interpreter that has confluent-kafka."""
+    return bash("need_venv >&2 && echo $VENV").split()[-1] + "/bin/python"
 
 
 def free_port():

@@ -42,6 +42,7 @@ class Network:
         sh("ip", "link", "add", "br0", "type", "bridge")
         sh("ip", "addr", "add", host(CLIENTS) + "/24", "dev", "br0")
         sh("ip", "link", "set", "br0", "up")
+        self.nft(CLIENTS, TABLE)
         for id in ids:
             self.add(id)
 
@@ -59,7 +60,8 @@ class Network:
         self.nft(id, TABLE)
 
     def prefix(self, id):
-        return ["nsenter", f"--net=/proc/{self.holders[id].pid}/ns/net"]
+        """A command that runs another one where this node is; clients are in the namespace of the script."""
+        return [] if id == CLIENTS else ["nsenter", f"--net=/proc/{self.holders[id].pid}/ns/net"]
 
     def nft(self, id, text):
         sh(*self.prefix(id), "nft", "-f", "-", input=text, text=True)
@@ -73,5 +75,5 @@ class Network:
         self.cut(other, one)
 
     def heal(self):
-        for id in self.holders:
+        for id in (CLIENTS, *self.holders):
             self.nft(id, "flush set inet chaos from")

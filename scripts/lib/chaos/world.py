@@ -7,7 +7,7 @@ import time
 
 import wire
 from cluster import IDS, Cluster, Node
-from chaos import load, network
+from chaos import load, network, segments
 
 TOPIC, PARTITIONS = "chaos", 6
 WATCHED = (TOPIC, "__consumer_offsets")
@@ -48,7 +48,10 @@ class World:
 
     def hold(self, *choices):
         """The fault lasts for one of these times, or a little less."""
-        time.sleep(self.rng.choice(choices) * self.rng.uniform(0.8, 1))
+        self.sleep(self.rng.choice(choices) * self.rng.uniform(0.8, 1))
+
+    def sleep(self, seconds):
+        time.sleep(seconds)
 
     def others(self, id):
         return [other for other in IDS if other != id]
@@ -75,3 +78,15 @@ class World:
         """Waits until every replica is in sync; seconds since the fault was healed."""
         self.cluster.until("every replica in sync on every node", lambda: self.cluster.in_sync(*WATCHED), 90)
         return time.monotonic() - self.back
+
+    def end(self):
+        """Ends the load and the nodes; what is wrong then, as lines."""
+        self.load.stop()
+        self.load.checker.check()
+        self.healed()
+        self.whole()
+        for node in self.nodes.values():
+            node.stop()
+        logs = {p: [os.path.join(node.data, f"{TOPIC}-{p}") for node in self.nodes.values()] for p in range(PARTITIONS)}
+        found = [(p, segments.difference(directories)) for p, directories in logs.items()]
+        return self.load.problems + [f"replicas of {TOPIC}-{p}: {text}" for p, text in found if text]
