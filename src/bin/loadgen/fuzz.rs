@@ -107,8 +107,8 @@ pub fn run(common: &Common, args: &FuzzArgs) -> Outcome<Map<String, Value>> {
             move || canary(&broker, &shared)
         }),
         thread::spawn({
-            let (shared, pid, limit) = (shared.clone(), common.pid, args.rss_limit_mib);
-            move || watch_memory(pid, limit, &shared)
+            let (shared, pids, limit) = (shared.clone(), common.pid.clone(), args.rss_limit_mib);
+            move || watch_memory(&pids, limit, &shared)
         }),
     ];
     let workers: Vec<_> = (0..args.connections as u64)
@@ -246,14 +246,14 @@ fn canary(broker: &str, shared: &Shared) {
     }
 }
 
-fn watch_memory(pid: Option<u32>, limit_mib: u64, shared: &Shared) {
+fn watch_memory(pids: &[u32], limit_mib: u64, shared: &Shared) {
     while !shared.stop.load(Ordering::Relaxed) {
-        let kib = rss_kib(pid);
+        let kib = rss_kib(pids);
         shared.rss_max_kib.fetch_max(kib, Ordering::Relaxed);
         if limit_mib > 0 && kib > limit_mib * 1024 {
             return shared.problem(format!("the broker's memory is at {} MiB", kib / 1024));
         }
-        if pid.is_some() && kib == 0 {
+        if !pids.is_empty() && kib == 0 {
             return shared.problem("the broker is gone".into());
         }
         thread::sleep(Duration::from_millis(100));

@@ -47,7 +47,9 @@ impl Shared {
 
 pub fn run(common: &Common, args: &LatencyArgs) -> Outcome<Map<String, Value>> {
     let mut conn = Connection::open(&common.broker)?;
-    setup::create_topic(&mut conn, &args.topic, 1, &[])?;
+    let factor = common.replication_factor;
+    let leader = setup::create_replicated(&mut conn, &args.topic, 1, factor, &[])?.remove(0);
+    let mut conn = Connection::open(&leader)?;
     let end = setup::end_offsets(&mut conn, &args.topic, 1)?[0];
     let total = (args.rate * (common.warmup + common.seconds)) as u64;
     let warm_count = (args.rate * common.warmup) as u64;
@@ -59,7 +61,7 @@ pub fn run(common: &Common, args: &LatencyArgs) -> Outcome<Map<String, Value>> {
         received: AtomicU64::new(0),
         stop: AtomicBool::new(false),
     });
-    let tail = Tail::new(&common.broker, &args.topic, 0, end)?;
+    let tail = Tail::new(&leader, &args.topic, 0, end)?;
     let consumer = thread::spawn({
         let (shared, bytes) = (shared.clone(), args.record_bytes);
         move || consume(tail, bytes, &shared)
@@ -70,11 +72,11 @@ pub fn run(common: &Common, args: &LatencyArgs) -> Outcome<Map<String, Value>> {
         let shared = shared.clone();
         move || read_acks(stream, total, interval, &shared)
     });
-    let mut meter = Meter::start(common.pid);
+    let mut meter = Meter::start(&common.pid);
     let mut frame = Frame::new(args);
     for i in 0..total {
         if i == warm_count {
-            meter = Meter::start(common.pid);
+            meter = Meter::start(&common.pid);
         }
         let due = interval * i as u32;
         wait_until(shared.start + due);

@@ -29,9 +29,12 @@ pub struct Common {
     /// host:port
     #[arg(long, default_value = "127.0.0.1:9092", global = true)]
     broker: String,
-    /// The broker's process, for its CPU time and memory
-    #[arg(long, global = true)]
-    pid: Option<u32>,
+    /// The broker's process, for its CPU time and memory; of a cluster all of them, with commas
+    #[arg(long, global = true, value_delimiter = ',')]
+    pid: Vec<u32>,
+    /// Of the topics that are made; requests go to the leaders
+    #[arg(long, default_value_t = 1, global = true)]
+    replication_factor: i16,
     /// Seconds that count
     #[arg(long, default_value_t = 5.0, global = true)]
     seconds: f64,

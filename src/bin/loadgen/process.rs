@@ -23,7 +23,7 @@ pub fn idle(common: &Common, args: &IdleArgs) -> Outcome<Map<String, Value>> {
             maximum: limit.maximum,
         },
     )?;
-    let before = rss_kib(common.pid);
+    let before = rss_kib(&common.pid);
     let start = Instant::now();
     let mut held = Vec::with_capacity(args.connections);
     for _ in 0..args.connections {
@@ -39,10 +39,10 @@ pub fn idle(common: &Common, args: &IdleArgs) -> Outcome<Map<String, Value>> {
         json!(start.elapsed().as_secs_f64()),
     );
     sleep(Duration::from_secs(1));
-    let meter = Meter::start(common.pid);
+    let meter = Meter::start(&common.pid);
     sleep(Duration::from_secs_f64(common.seconds));
     meter.stop(0, 0, &mut out);
-    let kib = rss_kib(common.pid).saturating_sub(before) as f64;
+    let kib = rss_kib(&common.pid).saturating_sub(before) as f64;
     out.insert(
         "kib_per_connection".into(),
         json!(kib / args.connections as f64),
@@ -57,7 +57,7 @@ pub fn idle(common: &Common, args: &IdleArgs) -> Outcome<Map<String, Value>> {
 pub fn watch(common: &Common) -> Map<String, Value> {
     let mut out = Map::new();
     out.insert("mode".into(), json!("watch"));
-    let meter = Meter::start(common.pid);
+    let meter = Meter::start(&common.pid);
     sleep(Duration::from_secs_f64(common.seconds));
     meter.stop(0, 0, &mut out);
     let cpu = out
@@ -98,7 +98,7 @@ pub fn ready(common: &Common, args: &ReadyArgs) -> Outcome<Map<String, Value>> {
     sleep(Duration::from_secs_f64(args.settle));
     out.insert(
         "rss_mib".into(),
-        json!(rss_kib(Some(child.id())) as f64 / 1024.0),
+        json!(rss_kib(&[child.id()]) as f64 / 1024.0),
     );
     let stop = Instant::now();
     let pid = Pid::from_raw(child.id() as i32).ok_or("no pid")?;
@@ -130,7 +130,7 @@ pub fn topics(common: &Common, args: &TopicsArgs) -> Outcome<Map<String, Value>>
     while left > 0 {
         let n = left.min(args.per_topic);
         let name = format!("{}-{}", args.prefix, made.len());
-        setup::create_topic(&mut conn, &name, n, &[])?;
+        setup::create_replicated(&mut conn, &name, n, common.replication_factor, &[])?;
         made.push((name, n));
         left -= n;
     }
@@ -140,7 +140,10 @@ pub fn topics(common: &Common, args: &TopicsArgs) -> Outcome<Map<String, Value>>
     if args.append {
         first_appends(&mut conn, &made)?.report("append_", &mut out);
     }
-    out.insert("rss_mib".into(), json!(rss_kib(common.pid) as f64 / 1024.0));
+    out.insert(
+        "rss_mib".into(),
+        json!(rss_kib(&common.pid) as f64 / 1024.0),
+    );
     Ok(out)
 }
 

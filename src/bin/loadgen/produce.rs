@@ -1,6 +1,6 @@
 //! `produce`: pre-encoded batches, a fixed number of requests in flight on each connection, as fast as it goes.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -57,7 +57,7 @@ where
         })
         .collect();
     thread::sleep(Duration::from_secs_f64(common.warmup));
-    let meter = Meter::start(common.pid);
+    let meter = Meter::start(&common.pid);
     phase.store(MEASURING, Ordering::Relaxed);
     thread::sleep(Duration::from_secs_f64(common.seconds));
     phase.store(DONE, Ordering::Relaxed);
@@ -97,16 +97,23 @@ fn finish_cost(cost: &mut Map<String, Value>, sum: &Tally) {
 pub fn run(common: &Common, args: &ProduceArgs) -> Outcome<Map<String, Value>> {
     let mut conn = Connection::open(&common.broker)?;
     let configs = topic_configs(&args.config);
-    setup::create_topic(&mut conn, &args.topic, args.partitions, &configs)?;
+    let (n, factor) = (args.partitions, common.replication_factor);
+    let leaders = setup::create_replicated(&mut conn, &args.topic, n, factor, &configs)?;
+    let mut by_leader: BTreeMap<String, Vec<i32>> = BTreeMap::new();
+    for (leader, p) in leaders.into_iter().zip(0..) {
+        by_leader.entry(leader).or_default().push(p);
+    }
+    let by_leader: Vec<_> = by_leader.into_iter().collect();
     let (batch, records) = batch::filled(args.batch_bytes, args.record_bytes, now_ms());
     let mut out = Map::new();
     out.insert("mode".into(), json!("produce"));
     out.insert("batch_bytes".into(), json!(batch.len()));
     out.insert("records_per_batch".into(), json!(records));
-    let (broker, args) = (common.broker.clone(), args.clone());
+    let args = args.clone();
     let (connections, topic, delete) = (args.connections, args.topic.clone(), args.delete);
     let sum = timed(common, connections, &mut out, move |i, phase| {
-        saturate(&broker, &args, i, &batch, phase)
+        let (leader, partitions) = &by_leader[i % by_leader.len()];
+        saturate(leader, partitions, &args, i, &batch, phase)
     })?;
     if delete {
         setup::delete_topic(&mut conn, &topic)?;
@@ -118,17 +125,18 @@ pub fn run(common: &Common, args: &ProduceArgs) -> Outcome<Map<String, Value>> {
     Ok(out)
 }
 
-/// One connection. The frames of its partitions lie one behind the other, so that any number of them is one write.
+/// One connection to the leader of some partitions. The frames of its partitions lie one behind the other, so that any number of them is one write.
 fn saturate(
-    broker: &str,
+    leader: &str,
+    partitions: &[i32],
     args: &ProduceArgs,
     index: usize,
     batch: &[u8],
     phase: &AtomicU8,
 ) -> Outcome<Tally> {
-    let mut conn = Connection::open(broker)?;
-    let frames: Vec<Vec<u8>> = (0..args.partitions)
-        .map(|p| (p + index as i32) % args.partitions)
+    let mut conn = Connection::open(leader)?;
+    let frames: Vec<Vec<u8>> = (0..partitions.len())
+        .map(|i| partitions[(i + index) % partitions.len()])
         .map(|p| produce_frame(&args.topic, p, args.acks, batch))
         .collect();
     let size = frames[0].len();

@@ -1,14 +1,16 @@
 //! What a run needs before it starts: topics with leaders, producer ids, filled partitions.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
     BrokerId, CreateTopicsRequest, DeleteTopicsRequest, InitProducerIdRequest, ListOffsetsRequest,
-    TopicName,
+    MetadataRequest, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
 
@@ -30,6 +32,17 @@ pub fn create_topic(
     partitions: i32,
     configs: &[(&str, &str)],
 ) -> Outcome<()> {
+    create_replicated(conn, name, partitions, 1, configs).map(drop)
+}
+
+/// The same with replicas. Gives the address of each partition's leader.
+pub fn create_replicated(
+    conn: &mut Connection,
+    name: &str,
+    partitions: i32,
+    replication_factor: i16,
+    configs: &[(&str, &str)],
+) -> Outcome<Vec<String>> {
     let configs = configs
         .iter()
         .map(|(k, v)| {
@@ -41,7 +54,7 @@ pub fn create_topic(
     let topic = CreatableTopic::default()
         .with_name(topic_name(name))
         .with_num_partitions(partitions)
-        .with_replication_factor(1)
+        .with_replication_factor(replication_factor)
         .with_configs(configs);
     let request = CreateTopicsRequest::default()
         .with_topics(vec![topic])
@@ -52,17 +65,45 @@ pub fn create_topic(
         return Err(format!("topic {name}: error {code}").into());
     }
     let deadline = Instant::now() + Duration::from_secs(20);
-    while let Err(e) = end_offsets(conn, name, partitions) {
-        // A broken connection does not come back by waiting.
-        if e.is::<std::io::Error>() {
-            return Err(e);
+    loop {
+        match serving_leaders(conn, name, partitions) {
+            Ok(leaders) => return Ok(leaders),
+            // A broken connection does not come back by waiting.
+            Err(e) if e.is::<std::io::Error>() => return Err(e),
+            Err(e) if Instant::now() > deadline => {
+                return Err(format!("topic {name} never got its leaders: {e}").into());
+            }
+            Err(_) => sleep(Duration::from_millis(10)),
         }
-        if Instant::now() > deadline {
-            return Err(format!("topic {name} never got its leaders").into());
-        }
-        sleep(Duration::from_millis(10));
     }
-    Ok(())
+}
+
+/// The leaders' addresses, if each says itself that it leads.
+fn serving_leaders(conn: &mut Connection, name: &str, partitions: i32) -> Outcome<Vec<String>> {
+    let topic = MetadataRequestTopic::default().with_name(Some(topic_name(name)));
+    let request = MetadataRequest::default()
+        .with_topics(Some(vec![topic]))
+        .with_allow_auto_topic_creation(false);
+    let response = conn.call(&request, 9)?;
+    let addresses: BTreeMap<i32, String> = response
+        .brokers
+        .iter()
+        .map(|b| (b.node_id.0, format!("{}:{}", &*b.host, b.port)))
+        .collect();
+    let mut leaders = BTreeMap::new();
+    for p in response.topics.iter().flat_map(|t| &t.partitions) {
+        let address = addresses.get(&p.leader_id.0).ok_or("no leader yet")?;
+        leaders.insert(p.partition_index, address.clone());
+    }
+    if leaders.len() != partitions as usize {
+        return Err("Metadata left partitions out".into());
+    }
+    for address in leaders.values().collect::<BTreeSet<_>>() {
+        let led = leaders.iter().filter(|(_, leader)| *leader == address);
+        let led: Vec<i32> = led.map(|(p, _)| *p).collect();
+        offsets(&mut Connection::open(address)?, name, &led, -1)?;
+    }
+    Ok(leaders.into_values().collect())
 }
 
 /// Deletes a topic unless it is gone already: an earlier answer may have been lost.
@@ -79,20 +120,21 @@ pub fn delete_topic(conn: &mut Connection, name: &str) -> Outcome<()> {
 
 /// The log end offset of every partition.
 pub fn end_offsets(conn: &mut Connection, topic: &str, partitions: i32) -> Outcome<Vec<i64>> {
-    offsets(conn, topic, partitions, -1)
+    offsets(conn, topic, &(0..partitions).collect::<Vec<_>>(), -1)
 }
 
 /// The offset that each partition has for a timestamp, or for -1 (latest) or -2 (earliest).
 pub fn offsets(
     conn: &mut Connection,
     topic: &str,
-    partitions: i32,
+    partitions: &[i32],
     timestamp: i64,
 ) -> Outcome<Vec<i64>> {
-    let list = (0..partitions)
+    let list = partitions
+        .iter()
         .map(|p| {
             ListOffsetsPartition::default()
-                .with_partition_index(p)
+                .with_partition_index(*p)
                 .with_timestamp(timestamp)
                 .with_current_leader_epoch(-1)
         })
@@ -104,20 +146,16 @@ pub fn offsets(
         .with_replica_id(BrokerId(-1))
         .with_topics(vec![topic]);
     let response = conn.call(&request, 7)?;
-    let mut out = vec![-1; partitions as usize];
+    let mut found = BTreeMap::new();
     for p in response.topics.iter().flat_map(|t| &t.partitions) {
         if p.error_code != 0 {
             return Err(format!("ListOffsets: error {}", p.error_code).into());
         }
-        if let Some(slot) = out.get_mut(p.partition_index as usize) {
-            *slot = p.offset;
-        }
+        found.insert(p.partition_index, p.offset);
     }
-    if out.contains(&-1) {
-        Err("ListOffsets left partitions out".into())
-    } else {
-        Ok(out)
-    }
+    let all: Option<Vec<i64>> = partitions.iter().map(|p| found.get(p).copied()).collect();
+    all.filter(|offsets| !offsets.contains(&-1))
+        .ok_or_else(|| "ListOffsets left partitions out".into())
 }
 
 /// A fresh idempotent producer: id and epoch.

@@ -90,10 +90,10 @@ fn stat_seconds(path: &str) -> Option<f64> {
     Some(ticks as f64 / 100.0)
 }
 
-/// utime + stime of a process, in seconds. The sum counts finished threads too.
-pub fn cpu_seconds(pid: Option<u32>) -> f64 {
-    pid.and_then(|p| stat_seconds(&format!("/proc/{p}/stat")))
-        .unwrap_or(0.0)
+/// utime + stime of processes, in seconds. The sum counts finished threads too.
+fn cpu_seconds(pids: &[u32]) -> f64 {
+    let seconds = |p: &u32| stat_seconds(&format!("/proc/{p}/stat"));
+    pids.iter().filter_map(seconds).sum()
 }
 
 /// (busy, softirq) seconds of the whole machine.
@@ -115,13 +115,17 @@ fn status_kib(pid: u32, field: &str) -> Option<u64> {
     line.split_whitespace().nth(1)?.parse().ok()
 }
 
-pub fn rss_kib(pid: Option<u32>) -> u64 {
-    pid.and_then(|p| status_kib(p, "VmRSS:")).unwrap_or(0)
+pub fn rss_kib(pids: &[u32]) -> u64 {
+    sum_kib(pids, "VmRSS:")
+}
+
+fn sum_kib(pids: &[u32], field: &str) -> u64 {
+    pids.iter().filter_map(|p| status_kib(*p, field)).sum()
 }
 
 /// CPU of the broker, of this process and of strangers between two moments.
 pub struct Meter {
-    pid: Option<u32>,
+    pids: Vec<u32>,
     start: Instant,
     broker: f64,
     own: f64,
@@ -129,12 +133,12 @@ pub struct Meter {
 }
 
 impl Meter {
-    pub fn start(pid: Option<u32>) -> Self {
+    pub fn start(pids: &[u32]) -> Self {
         Self {
-            pid,
+            pids: pids.to_vec(),
             start: Instant::now(),
-            broker: cpu_seconds(pid),
-            own: cpu_seconds(Some(std::process::id())),
+            broker: cpu_seconds(pids),
+            own: cpu_seconds(&[std::process::id()]),
             machine: machine_seconds(),
         }
     }
@@ -146,8 +150,8 @@ impl Meter {
     /// Closes the interval: rates and costs for this much work.
     pub fn stop(&self, requests: u64, bytes: u64, into: &mut Map<String, Value>) {
         let wall = self.seconds();
-        let broker = cpu_seconds(self.pid) - self.broker;
-        let own = cpu_seconds(Some(std::process::id())) - self.own;
+        let broker = cpu_seconds(&self.pids) - self.broker;
+        let own = cpu_seconds(&[std::process::id()]) - self.own;
         let (busy, irq) = machine_seconds();
         into.insert("seconds".into(), json!(wall));
         into.insert("requests".into(), json!(requests));
@@ -168,8 +172,9 @@ impl Meter {
             "foreign_cpu_s".into(),
             json!(busy - self.machine.0 - broker - own),
         );
-        into.insert("rss_mib".into(), json!(rss_kib(self.pid) as f64 / 1024.0));
-        if let Some(kib) = self.pid.and_then(|p| status_kib(p, "VmHWM:")) {
+        into.insert("rss_mib".into(), json!(rss_kib(&self.pids) as f64 / 1024.0));
+        if !self.pids.is_empty() {
+            let kib = sum_kib(&self.pids, "VmHWM:");
             into.insert("rss_peak_mib".into(), json!(kib as f64 / 1024.0));
         }
     }

@@ -161,7 +161,7 @@ impl<'a> Partition<'a> {
         let mut conn = Connection::open(self.broker)?;
         let since = Instant::now();
         let starts = loop {
-            match setup::offsets(&mut conn, self.load.topic(), self.index + 1, -2) {
+            match setup::offsets(&mut conn, self.load.topic(), &[self.index], -2) {
                 Err(_) if since.elapsed() < Duration::from_secs(15) => {
                     thread::sleep(Duration::from_millis(50));
                 }
