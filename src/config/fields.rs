@@ -360,6 +360,11 @@ impl Config {
             .collect()
     }
 
+    /// Whether the file or the command line sets a broker key.
+    pub fn is_set(&self, name: &str) -> bool {
+        self.originals.contains_key(name)
+    }
+
     /// The effective value of any broker key, typed or not; `None` when it is unknown or null.
     pub fn value(&self, name: &str) -> Option<Value> {
         effective_value(&self.effective, name)

@@ -22,6 +22,7 @@ use super::sidecar::Checkpoint;
 use super::state_machine::StateMachine;
 use super::store::{Store, lock};
 use super::subscriber;
+use super::timing::QuorumTiming;
 use super::types::{
     AppliedEntry, CommittedLeaderId, Membership, Proposal, VoterEndpoint, VoterNode, leader_epoch,
     node_id, raft_id,
@@ -41,9 +42,6 @@ use crate::types::{
     TopicPartition,
 };
 
-const ELECTION_TIMEOUT_MIN_MS: u64 = 250;
-const ELECTION_TIMEOUT_MAX_MS: u64 = 500;
-const HEARTBEAT_INTERVAL_MS: u64 = 100;
 /// Checkpoints that are kept: should the newest be damaged, the older one and the log behind it still serve.
 const CHECKPOINTS_KEPT: usize = 2;
 
@@ -63,6 +61,7 @@ pub struct MetaLogParams {
     pub transport: Arc<dyn Transport>,
     /// Where voters listen, if the configuration says so (`controller.quorum.voters`); else their record in the log does.
     pub addresses: BTreeMap<BrokerId, VoterEndpoint>,
+    pub timing: QuorumTiming,
     pub clock: Clock,
 }
 
@@ -85,6 +84,7 @@ pub(super) struct Inner {
     pub(super) raft: MetadataRaft,
     pub(super) store: Arc<Store>,
     addresses: BTreeMap<BrokerId, VoterEndpoint>,
+    pub(super) timing: QuorumTiming,
     pub(super) clock: Clock,
     pub(super) leader: watch::Sender<LeaderAndEpoch>,
     /// Who follows the log without a vote, while this node leads.
@@ -126,7 +126,7 @@ impl OpenraftMetaLog {
         let alone = is_alone(&store, own_id, &params.voters);
         let raft = MetadataRaft::new(
             raft_id(own_id),
-            Arc::new(raft_config(alone)?),
+            Arc::new(raft_config(alone, &params.timing)?),
             NetworkFactory(params.transport),
             LogStore(Arc::clone(&store)),
             StateMachine(Arc::clone(&store)),
@@ -140,6 +140,7 @@ impl OpenraftMetaLog {
             raft: raft.clone(),
             store,
             addresses: params.addresses,
+            timing: params.timing,
             clock,
             leader: watch::Sender::new(LeaderAndEpoch {
                 leader_id: None,
@@ -277,12 +278,12 @@ fn is_sole_voter(membership: &Membership, own_id: BrokerId) -> bool {
     membership.nodes().count() == 1 && membership.voter_ids().all(|id| id == raft_id(own_id))
 }
 
-fn raft_config(alone: bool) -> Result<Config, QuorumError> {
+fn raft_config(alone: bool, timing: &QuorumTiming) -> Result<Config, QuorumError> {
     let config = Config {
         cluster_name: CLUSTER_METADATA_TOPIC.into(),
-        election_timeout_min: ELECTION_TIMEOUT_MIN_MS,
-        election_timeout_max: ELECTION_TIMEOUT_MAX_MS,
-        heartbeat_interval: HEARTBEAT_INTERVAL_MS,
+        election_timeout_min: timing.election_timeout_min_ms,
+        election_timeout_max: timing.election_timeout_max_ms,
+        heartbeat_interval: timing.heartbeat_interval_ms,
         // A sole voter has nobody to hear from or to reassure. The clock is switched on when the quorum grows.
         enable_tick: !alone,
         enable_pre_vote: Some(true),

@@ -18,6 +18,7 @@ mod start;
 mod state_machine;
 mod store;
 mod subscriber;
+mod timing;
 mod transport;
 mod types;
 mod vote_file;
@@ -33,6 +34,7 @@ pub use observer::Observer;
 pub use serve::{FetchOutcome, ObserverAnswer, ObserverFetch, SnapshotPiece};
 pub use start::{Member, own_voter};
 pub use state_machine::CheckpointFile;
+pub use timing::QuorumTiming;
 pub use transport::{RAFT_API_KEY, RpcTransport};
 pub use types::{AppliedEntry, Proposal, TypeConfig, VoterEndpoint, VoterNode};
 

@@ -20,9 +20,6 @@ use crate::types::{BrokerId, LeaderEpoch, Offset, Uuid};
 
 /// One answer, whatever the request allows.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
-/// A leader that a majority has been silent to for longer may be deposed: it says that it does not know who leads, so that
-/// observers look for its successor (Kafka's check quorum, one and a half times `controller.quorum.fetch.timeout.ms`).
-const QUORUM_SILENCE_MAX_MS: u64 = 3_000;
 
 /// An observer's Fetch of the metadata log.
 #[derive(Clone, Copy, Debug)]
@@ -145,8 +142,9 @@ impl OpenraftMetaLog {
         let voters = metrics.membership_config.membership().voter_ids().count();
         let silence = metrics.last_quorum_acked.as_ref();
         let silence = silence.map(|acked| acked.elapsed());
-        let is_deposed = voters > 1
-            && silence.is_some_and(|it| it > Duration::from_millis(QUORUM_SILENCE_MAX_MS));
+        // It may be deposed: observers had better look for a successor.
+        let is_deposed =
+            voters > 1 && silence.is_some_and(|it| it > self.inner.timing.majority_silence_max);
         LeaderAndEpoch {
             leader_id: leader.leader_id.filter(|_| !is_deposed),
             ..leader

@@ -9,6 +9,7 @@ use super::MetaLog;
 use super::checkpoint;
 use super::meta_log::{MetaLogParams, OpenraftMetaLog, QuorumError};
 use super::observer::{Observer, ObserverParams, ObserverTiming};
+use super::timing::QuorumTiming;
 use super::transport::RpcTransport;
 use super::types::{VoterEndpoint, VoterNode};
 use crate::clock::Clock;
@@ -117,13 +118,15 @@ impl OpenraftMetaLog {
         let log_dir = Arc::clone(log_dirs.metadata());
         let addresses = static_voters(config);
         let voters = first_voters(config, &log_dir, &addresses)?;
+        let timing = QuorumTiming::of(config);
         let params = MetaLogParams {
             node_id: config.node_id,
             log_dir,
             config: Arc::new(metadata_topic_config(config)),
             voters,
-            transport: Arc::new(RpcTransport::new(addresses.clone())),
+            transport: Arc::new(RpcTransport::new(addresses.clone(), timing)),
             addresses,
+            timing,
             clock: clock.clone(),
         };
         Self::open(params).await

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::network::{RaftRequest, RaftResponse, Transport, TransportError};
 use super::state_machine::CheckpointFile;
 use super::store::{invalid, lock};
+use super::timing::QuorumTiming;
 use super::types::{VoterEndpoint, VoterNode};
 use super::{BoxFuture, OpenraftMetaLog};
 use crate::rpc::{Peer, RawRequest, Settings};
@@ -25,11 +26,11 @@ use crate::types::{BrokerId, LeaderEpoch, Offset};
 /// Key of the private API. Kafka's own keys are far below.
 pub const RAFT_API_KEY: i16 = 1_000;
 
-/// A vote that takes longer is of no use: the next election has begun.
-const VOTE_TIMEOUT: Duration = Duration::from_millis(500);
-const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
 /// A checkpoint travels whole; it is bounded by `socket.request.max.bytes` on the other side.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Longest rest before a connection is made again.
+const BACKOFF_MAX: Duration = Duration::from_millis(200);
 
 /// Beside the request: which checkpoint its bytes are.
 #[derive(Debug, Serialize, Deserialize)]
@@ -46,11 +47,11 @@ enum Lane {
     Checkpoints,
 }
 
-fn lane(request: &RaftRequest) -> (Lane, Duration) {
+fn lane(request: &RaftRequest, timing: &QuorumTiming) -> (Lane, Duration) {
     match request {
-        RaftRequest::AppendEntries(_) => (Lane::Log, APPEND_TIMEOUT),
+        RaftRequest::AppendEntries(_) => (Lane::Log, timing.request_timeout),
         RaftRequest::Vote(_) | RaftRequest::PreVote(_) | RaftRequest::TransferLeader(_) => {
-            (Lane::Votes, VOTE_TIMEOUT)
+            (Lane::Votes, timing.vote_timeout)
         }
         RaftRequest::InstallSnapshot { .. } => (Lane::Checkpoints, SNAPSHOT_TIMEOUT),
     }
@@ -63,12 +64,14 @@ pub struct RpcTransport {
     addresses: BTreeMap<BrokerId, VoterEndpoint>,
     /// At most three connections a voter; one whose address changed is replaced.
     peers: Mutex<BTreeMap<(BrokerId, Lane), (VoterEndpoint, Peer)>>,
+    timing: QuorumTiming,
 }
 
 impl RpcTransport {
-    pub fn new(addresses: BTreeMap<BrokerId, VoterEndpoint>) -> Self {
+    pub fn new(addresses: BTreeMap<BrokerId, VoterEndpoint>, timing: QuorumTiming) -> Self {
         Self {
             addresses,
+            timing,
             peers: Mutex::default(),
         }
     }
@@ -80,9 +83,10 @@ impl RpcTransport {
             _ => {
                 let settings = Settings {
                     client_id: "raft".into(),
-                    connect_timeout: VOTE_TIMEOUT,
+                    connect_timeout: self.timing.vote_timeout,
+                    backoff_min: self.timing.retry_backoff,
                     // A voter that is back is wanted at once.
-                    backoff_max: Duration::from_millis(200),
+                    backoff_max: self.timing.retry_backoff.max(BACKOFF_MAX),
                     ..Settings::default()
                 };
                 let peer = Peer::new(&endpoint.host, endpoint.port, settings);
@@ -106,7 +110,7 @@ impl Transport for RpcTransport {
             let error = failed("the voters' record has no address for it".into());
             return Box::pin(std::future::ready(Err(error)));
         };
-        let (lane, timeout) = lane(&request);
+        let (lane, timeout) = lane(&request, &self.timing);
         let peer = self.peer(target, lane, endpoint);
         Box::pin(async move {
             let body = encode_request(request)

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 
 use super::network::{NoTransport, Transport};
 use super::store::{Store, log_id};
+use super::timing::QuorumTiming;
 use super::types::{Entry, Proposal, VoterEndpoint, VoterNode};
 use super::{Committed, MetaLog, MetaLogParams, OpenraftMetaLog, TypeConfig};
 use crate::clock::Clock;
@@ -118,6 +119,7 @@ fn params(
             .collect::<BTreeMap<_, _>>(),
         transport,
         addresses: BTreeMap::new(),
+        timing: QuorumTiming::default(),
         clock: Clock::system(),
     }
 }
