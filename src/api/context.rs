@@ -7,6 +7,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::reply::Framing;
 use crate::controller;
+use crate::protocol::principal::Principal;
 
 /// The connection that a request came in on.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub struct ConnectionInfo {
     /// Whether the listener is one of `controller.listener.names`.
     pub is_controller: bool,
     pub peer: SocketAddr,
+    /// Who is at the other end.
+    pub principal: Principal,
 }
 
 /// One request's surroundings. Cheap to clone into a future.
@@ -36,7 +39,12 @@ impl RequestContext {
         if self.connection.is_controller {
             self.services.controller.local()
         } else {
-            self.services.controller.clone()
+            let caller = controller::Caller {
+                principal: self.connection.principal.clone(),
+                address: self.connection.peer.ip(),
+                client_id: self.client_id.clone(),
+            };
+            self.services.controller.on_behalf_of(caller)
         }
     }
 

@@ -60,10 +60,10 @@ pub fn dispatch_produce_run(
     replies.extend(refused);
 }
 
-type Gated = (&'static ApiSpec, RequestContext, Bytes);
+pub(super) type Gated = (&'static ApiSpec, RequestContext, Bytes);
 
 /// Checks, in this order: key and version, then the header. Nothing is decoded before.
-fn gate(
+pub(super) fn gate(
     services: &Arc<Services>,
     connection: &Arc<ConnectionInfo>,
     mut frame: Bytes,

@@ -10,8 +10,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::protocol::header;
 use crate::protocol::messages::{
-    describe_log_dirs, list_offsets, metadata, offset_commit, offset_fetch, produce,
-    write_txn_markers,
+    broker_heartbeat, describe_log_dirs, list_offsets, metadata, offset_commit, offset_fetch,
+    produce, write_txn_markers,
 };
 use crate::protocol::wire::Payload;
 
@@ -167,6 +167,7 @@ macro_rules! own_messages {
 }
 
 own_messages! {
+    broker_heartbeat::{BrokerHeartbeatRequest, BrokerHeartbeatResponse},
     describe_log_dirs::{DescribeLogDirsRequest, DescribeLogDirsResponse},
     list_offsets::{ListOffsetsRequest, ListOffsetsResponse},
     offset_commit::{OffsetCommitRequest, OffsetCommitResponse},

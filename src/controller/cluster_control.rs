@@ -11,19 +11,22 @@
 //! unfenced              nothing for a session timeout, or its listener is gone   fenced
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_protocol::messages::{
-    BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest,
-    BrokerRegistrationResponse, UnregisterBrokerRequest, UnregisterBrokerResponse,
+    BrokerRegistrationRequest, BrokerRegistrationResponse, UnregisterBrokerRequest,
+    UnregisterBrokerResponse,
 };
 
 use super::broker_watch::Gone;
 use super::failure;
 use super::outcome::{Outcome, Turn};
 use super::partition_control::{BrokerEvent, in_elr, in_isr, update_partitions, without_leader};
-use crate::metadata::features::{KRAFT_VERSION, METADATA_VERSION};
+use crate::metadata::features::{CORDONED_DIRS_SINCE, KRAFT_VERSION, METADATA_VERSION};
 use crate::metadata::{BrokerRegistration, MetadataImage, PartitionRegistration};
+use crate::protocol::messages::broker_heartbeat::{
+    BrokerHeartbeatRequest, BrokerHeartbeatResponse,
+};
 use crate::protocol::metadata_records::{
     BrokerEndpoint, BrokerFeature, BrokerRegistrationChangeRecord, MetadataRecord,
     RegisterBrokerRecord, UnregisterBrokerRecord,
@@ -335,10 +338,7 @@ pub fn broker_heartbeat(
 ) -> Outcome<BrokerHeartbeatResponse> {
     match heartbeat_records(turn, request) {
         Ok((records, response)) => Outcome::new(records, response),
-        Err(error) => {
-            let response = BrokerHeartbeatResponse::default();
-            Outcome::unchanged(response.with_error_code(error.code()))
-        }
+        Err(error) => Outcome::unchanged(failure::broker_heartbeat(&error)),
     }
 }
 
@@ -346,7 +346,7 @@ fn heartbeat_records(
     turn: &mut Turn<'_>,
     request: &BrokerHeartbeatRequest,
 ) -> Result<(Vec<MetadataRecord>, BrokerHeartbeatResponse), Error> {
-    let id = request.broker_id.0;
+    let id = request.broker_id;
     let image = turn.image;
     let broker = check_broker_epoch(image, id, request.broker_epoch)?;
     let contact = turn
@@ -382,6 +382,10 @@ fn heartbeat_records(
         }
     }
     offline_directories(turn, broker, &request.offline_log_dirs, &mut records);
+    if image.features.level(METADATA_VERSION) >= CORDONED_DIRS_SINCE {
+        let cordoned = request.cordoned_log_dirs.as_deref();
+        records.extend(cordoned.and_then(|dirs| cordoned_directories(broker, dirs)));
+    }
     let contact = Contact {
         last_contact_ms: turn.now_ms,
         heard: true,
@@ -395,10 +399,12 @@ fn heartbeat_records(
         ..contact
     };
     turn.heartbeats.contacts.insert(id, contact);
-    let response = BrokerHeartbeatResponse::default()
-        .with_is_caught_up(request.current_metadata_offset >= contact.registered_at)
-        .with_is_fenced(matches!(next, State::Fenced | State::ShutdownNow))
-        .with_should_shut_down(next == State::ShutdownNow);
+    let response = BrokerHeartbeatResponse {
+        is_caught_up: request.current_metadata_offset >= contact.registered_at,
+        is_fenced: matches!(next, State::Fenced | State::ShutdownNow),
+        should_shut_down: next == State::ShutdownNow,
+        ..BrokerHeartbeatResponse::default()
+    };
     Ok((records, response))
 }
 
@@ -408,7 +414,7 @@ fn next_state(
     request: &BrokerHeartbeatRequest,
     contact: &Contact,
 ) -> State {
-    let id = request.broker_id.0;
+    let id = request.broker_id;
     let leads = || {
         let mut topics = turn.image.topics.iter();
         topics.any(|topic| topic.partitions.values().any(|p| p.leader == id))
@@ -515,6 +521,18 @@ pub(super) fn end_session(turn: &mut Turn<'_>, gone: &Gone) {
         tracing::warn!(broker_id = id, "nobody listens where the broker did");
         contact.last_contact_ms = ended_ms;
     }
+}
+
+/// Notes which directories get no new partitions (KIP-1066).
+fn cordoned_directories(broker: &BrokerRegistration, cordoned: &[Uuid]) -> Option<MetadataRecord> {
+    let known: BTreeSet<Uuid> = broker.cordoned_log_dirs.iter().copied().collect();
+    let told: BTreeSet<Uuid> = cordoned.iter().copied().collect();
+    if known == told {
+        return None;
+    }
+    let mut change = unchanged_broker(broker);
+    change.cordoned_log_dirs = Some(told.into_iter().collect());
+    Some(change.into())
 }
 
 /// Fences one broker whose session has expired. Called by the loop's timer until it returns nothing.

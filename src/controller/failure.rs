@@ -15,11 +15,19 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use crate::protocol::Error;
+use crate::protocol::messages::broker_heartbeat::BrokerHeartbeatResponse;
 
 /// The error's text for a response; clients show their own for `None`.
 pub(super) fn message(error: &Error) -> Option<StrBytes> {
     let text = error.message.as_ref()?;
     Some(StrBytes::from_string(text.to_string()))
+}
+
+pub(super) fn broker_heartbeat(error: &Error) -> BrokerHeartbeatResponse {
+    BrokerHeartbeatResponse {
+        error_code: error.code(),
+        ..BrokerHeartbeatResponse::default()
+    }
 }
 
 /// Answers a CreateTopics request with one error; so do the functions below with theirs.

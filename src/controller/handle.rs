@@ -7,8 +7,8 @@ use kafka_protocol::messages::{
     AllocateProducerIdsRequest, AllocateProducerIdsResponse, AlterConfigsRequest,
     AlterConfigsResponse, AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse,
     AlterPartitionRequest, AlterPartitionResponse, AssignReplicasToDirsRequest,
-    AssignReplicasToDirsResponse, BrokerHeartbeatRequest, BrokerHeartbeatResponse,
-    BrokerRegistrationRequest, BrokerRegistrationResponse, CreatePartitionsRequest,
+    AssignReplicasToDirsResponse, BrokerRegistrationRequest, BrokerRegistrationResponse,
+    ControllerRegistrationRequest, ControllerRegistrationResponse, CreatePartitionsRequest,
     CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
     DeleteTopicsResponse, ElectLeadersRequest, ElectLeadersResponse,
     IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
@@ -19,13 +19,16 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::failure;
 use super::outcome::{Outcome, Turn};
-use super::remote::{Answer, Remote};
+use super::remote::{Answer, Caller, Remote};
 use super::{
-    cluster_control, configuration_control, directory_control, feature_control, partition_control,
-    producer_id_control, reassignment_control, topic_control,
+    cluster_control, configuration_control, controllers_control, directory_control,
+    feature_control, partition_control, producer_id_control, reassignment_control, topic_control,
 };
 use crate::clock::Clock;
 use crate::metadata::Images;
+use crate::protocol::messages::broker_heartbeat::{
+    BrokerHeartbeatRequest, BrokerHeartbeatResponse,
+};
 use crate::protocol::metadata_records::MetadataRecord;
 use crate::protocol::{Error, ErrorCode};
 use crate::rpc::Request;
@@ -102,6 +105,8 @@ pub struct Handle {
     clock: Clock,
     /// Where to ask while another node leads; without it the answer is NOT_CONTROLLER then.
     remote: Option<Arc<Remote>>,
+    /// The client that asks through this node, if one does: the other node is told.
+    caller: Option<Arc<Caller>>,
 }
 
 impl Handle {
@@ -115,6 +120,7 @@ impl Handle {
             images,
             clock,
             remote: None,
+            caller: None,
         }
     }
 
@@ -125,6 +131,16 @@ impl Handle {
             images,
             clock,
             remote: Some(Arc::new(remote)),
+            caller: None,
+        }
+    }
+
+    /// Passes requests on in an Envelope that says who asks (KIP-590).
+    #[must_use]
+    pub fn on_behalf_of(&self, caller: Caller) -> Self {
+        Self {
+            caller: Some(Arc::new(caller)),
+            ..self.clone()
         }
     }
 
@@ -248,19 +264,37 @@ impl Handle {
         result.await.unwrap_or_else(failed)
     }
 
+    pub async fn controller_registration(
+        &self,
+        request: ControllerRegistrationRequest,
+    ) -> ControllerRegistrationResponse {
+        let (timeout_ms, version) = (INTERNAL_TIMEOUT_MS, 0);
+        let result = self.ask(
+            timeout_ms,
+            version,
+            request,
+            controllers_control::register_controller,
+        );
+        let failed = |error: Error| {
+            ControllerRegistrationResponse::default()
+                .with_error_code(error.code())
+                .with_error_message(failure::message(&error))
+        };
+        result.await.unwrap_or_else(failed)
+    }
+
     pub async fn broker_heartbeat(
         &self,
         request: BrokerHeartbeatRequest,
     ) -> BrokerHeartbeatResponse {
-        let (timeout_ms, version) = (INTERNAL_TIMEOUT_MS, 1);
+        let (timeout_ms, version) = (INTERNAL_TIMEOUT_MS, 2);
         let result = self.ask(
             timeout_ms,
             version,
             request,
             cluster_control::broker_heartbeat,
         );
-        let failed =
-            |error: Error| BrokerHeartbeatResponse::default().with_error_code(error.code());
+        let failed = |error: Error| failure::broker_heartbeat(&error);
         result.await.unwrap_or_else(failed)
     }
 
@@ -371,7 +405,9 @@ impl Handle {
     ) -> Option<R::Response> {
         let remote = self.remote.as_ref()?;
         let leader = remote.leader()?;
-        remote.call(leader, version, request, timeout).await.ok()
+        let caller = self.caller.as_deref();
+        let answer = remote.call(leader, caller, version, request, timeout);
+        answer.await.ok()
     }
 
     /// Has `request` decided by whoever is the active controller. An answer that nobody is does not count while there is
@@ -396,7 +432,9 @@ impl Handle {
             let answer = match (&self.remote, elsewhere) {
                 (Some(remote), Some(leader)) if left_ms > 0 => {
                     let timeout = Duration::from_millis(u64::from(left_ms.unsigned_abs()));
-                    remote.call(leader, version, &*request, timeout).await
+                    let caller = self.caller.as_deref();
+                    let answer = remote.call(leader, caller, version, &*request, timeout);
+                    answer.await
                 }
                 _ => {
                     let request = Arc::clone(&request);

@@ -6,6 +6,7 @@
 mod broker_watch;
 mod cluster_control;
 mod configuration_control;
+mod controllers_control;
 mod directory_control;
 mod event_loop;
 mod failure;
@@ -26,7 +27,7 @@ pub use event_loop::{Controller, ControllerParams};
 pub use feature_control::{bootstrap_features, bootstrap_records};
 pub use handle::Handle;
 pub use outcome::{Outcome, Settings, Turn};
-pub use remote::Remote;
+pub use remote::{Caller, Remote};
 pub use rng::Rng;
 
 /// The handlers themselves, for who runs them without the event loop: the simulator.

@@ -1,22 +1,30 @@
 //! Asks the active controller on another node: the same requests, over its controller listener.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
+use kafka_protocol::error::ParseResponseErrorCode;
 use kafka_protocol::messages::{
     AllocateProducerIdsResponse, AlterConfigsResponse, AlterPartitionReassignmentsResponse,
-    AlterPartitionResponse, AssignReplicasToDirsResponse, BrokerHeartbeatResponse,
-    BrokerRegistrationResponse, CreatePartitionsResponse, CreateTopicsResponse,
-    DeleteTopicsResponse, ElectLeadersResponse, IncrementalAlterConfigsResponse,
+    AlterPartitionResponse, AssignReplicasToDirsResponse, BrokerRegistrationResponse,
+    ControllerRegistrationResponse, CreatePartitionsResponse, CreateTopicsResponse,
+    DeleteTopicsResponse, ElectLeadersResponse, EnvelopeRequest, IncrementalAlterConfigsResponse,
     ListPartitionReassignmentsResponse, UnregisterBrokerResponse, UpdateFeaturesResponse,
 };
+use kafka_protocol::protocol::StrBytes;
 use tracing::debug;
 
+use crate::protocol::messages::broker_heartbeat::BrokerHeartbeatResponse;
+use crate::protocol::principal::Principal;
 use crate::protocol::{Error, ErrorCode};
 use crate::quorum::{MetaLog, VoterEndpoint};
-use crate::rpc::{Peer, Request, Settings};
+use crate::rpc::{self, Peer, Request, RpcError, Settings};
 use crate::types::BrokerId;
+
+const ENVELOPE_VERSION: i16 = 0;
 
 /// Which connection a request takes: heartbeats must not wait behind the creation of many topics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,9 +36,24 @@ enum Lane {
 
 fn lane(api_key: i16) -> Lane {
     match api_key {
-        62 | 63 => Lane::Lifecycle,
+        62 | 63 | 70 => Lane::Lifecycle,
         56 | 73 => Lane::Partitions,
         _ => Lane::Administration,
+    }
+}
+
+/// A client that asks through this node.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    pub principal: Principal,
+    pub address: IpAddr,
+    pub client_id: Option<StrBytes>,
+}
+
+fn octets(address: IpAddr) -> Bytes {
+    match address {
+        IpAddr::V4(v4) => Bytes::copy_from_slice(&v4.octets()),
+        IpAddr::V6(v6) => Bytes::copy_from_slice(&v6.octets()),
     }
 }
 
@@ -64,20 +87,44 @@ impl Remote {
         let _ = tokio::time::timeout(longest, leader.changed()).await;
     }
 
-    /// Code 41 when the leader could not be asked: somebody else may lead in a moment.
+    /// Asks on behalf of `caller`, or as this node itself. Code 41 when the leader could not be asked: somebody else may lead
+    /// in a moment.
     pub(super) async fn call<R: Request>(
         &self,
         leader: BrokerId,
+        caller: Option<&Caller>,
         version: i16,
         request: &R,
         timeout: Duration,
     ) -> Result<R::Response, Error> {
         let endpoint = self.log.endpoint(leader).ok_or(ErrorCode::NotController)?;
         let peer = self.peer(lane(R::KEY), endpoint);
-        let answer = peer.call(version, request, timeout).await;
-        answer.map_err(|error| {
+        let unanswered = |error: RpcError| {
             debug!(leader, %error, "the active controller did not answer");
-            ErrorCode::NotController.into()
+            Error::from(ErrorCode::NotController)
+        };
+        let Some(caller) = caller else {
+            let answer = peer.call(version, request, timeout).await;
+            return answer.map_err(unanswered);
+        };
+        let client_id = caller.client_id.as_deref();
+        let inside = rpc::encode_request(request, version, client_id).map_err(unanswered)?;
+        let envelope = EnvelopeRequest::default()
+            .with_request_data(inside)
+            .with_request_principal(Some(caller.principal.to_bytes()))
+            .with_client_host_address(octets(caller.address));
+        let answer = peer.call(ENVELOPE_VERSION, &envelope, timeout).await;
+        let answer = answer.map_err(unanswered)?;
+        if let Some(code) = answer.error_code.err() {
+            return Err(code.into());
+        }
+        let inside = answer.response_data.unwrap_or_default();
+        rpc::decode_response::<R>(inside, version).map_err(|reason| {
+            debug!(
+                leader,
+                reason, "an answer in an envelope that cannot be read"
+            );
+            ErrorCode::UnknownServerError.into()
         })
     }
 
@@ -132,7 +179,7 @@ macro_rules! answers_by_part {
 answers! {
     AllocateProducerIdsResponse, AlterPartitionReassignmentsResponse, AlterPartitionResponse,
     AssignReplicasToDirsResponse, BrokerHeartbeatResponse, BrokerRegistrationResponse,
-    ElectLeadersResponse, ListPartitionReassignmentsResponse, UnregisterBrokerResponse,
+    ControllerRegistrationResponse, ElectLeadersResponse, ListPartitionReassignmentsResponse, UnregisterBrokerResponse,
     UpdateFeaturesResponse,
 }
 

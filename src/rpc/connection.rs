@@ -196,7 +196,7 @@ impl Connection {
             let Some(request) = self.in_flight.pop_front() else {
                 return Err(bad("an answer that nothing was asked for".into()));
             };
-            match take_header(&mut frame, &request) {
+            match take_header(&mut frame, request.correlation_id, request.flexible) {
                 Ok(()) => drop(request.reply.send(Ok(frame))),
                 Err(error) => {
                     self.in_flight.push_front(request);
@@ -212,16 +212,15 @@ fn bad(reason: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
 }
 
-/// Takes the response header off, which must be that of `request`.
-fn take_header(frame: &mut Bytes, request: &InFlight) -> io::Result<()> {
+/// Takes the response header off, which must have that correlation id.
+pub(super) fn take_header(frame: &mut Bytes, expected: i32, flexible: bool) -> io::Result<()> {
     let correlation_id = frame.try_get_i32().map_err(|e| bad(e.to_string()))?;
-    if correlation_id != request.correlation_id {
+    if correlation_id != expected {
         return Err(bad(format!(
-            "correlation id {correlation_id} where {} was due",
-            request.correlation_id
+            "correlation id {correlation_id} where {expected} was due"
         )));
     }
-    if request.flexible {
+    if flexible {
         let mut reader = Reader::new(frame);
         reader
             .tagged_fields(|_, _| Ok(()))

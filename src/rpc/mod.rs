@@ -28,6 +28,8 @@ use connection::{Connection, Outgoing};
 /// Requests that wait for their turn; more callers wait with their requests.
 const QUEUE_MAX: usize = 64;
 const API_VERSIONS: i16 = 18;
+/// Length of the size in front of a frame.
+const SIZE_BYTES: usize = 4;
 
 /// How a peer behaves. The defaults are those of connections between brokers.
 #[derive(Clone, Debug)]
@@ -124,16 +126,7 @@ impl Peer {
         request: &R,
         timeout: Duration,
     ) -> Result<R::Response, RpcError> {
-        let mut body = BytesMut::with_capacity(256);
-        request
-            .encode_body(&mut body, version)
-            .map_err(RpcError::Encode)?;
-        let raw = RawRequest {
-            api_key: R::KEY,
-            api_version: version,
-            flexible: R::is_flexible(version),
-            body: body.freeze(),
-        };
+        let raw = encode_body(request, version)?;
         let mut answer = self.call_raw(raw, timeout).await?;
         R::decode_response(&mut answer, version).map_err(|reason| RpcError::Malformed {
             target: Arc::clone(&self.target),
@@ -150,7 +143,7 @@ impl Peer {
         let deadline = Instant::now() + timeout;
         let (reply, answer) = oneshot::channel();
         let outgoing = Outgoing {
-            head: self.head(&request)?,
+            head: head(&request, Some(&self.client_id))?,
             body: request.body,
             // ApiVersions is always answered in response header version 0 (KIP-511).
             flexible: request.flexible && request.api_key != API_VERSIONS,
@@ -170,23 +163,59 @@ impl Peer {
             .await
             .unwrap_or_else(|_| Err(RpcError::TimedOut(Arc::clone(&self.target))))
     }
+}
 
-    /// Size and header in front of the body. The correlation id is filled in when it is sent.
-    fn head(&self, request: &RawRequest) -> Result<BytesMut, RpcError> {
-        let header_bytes = 10 + self.client_id.len() + usize::from(request.flexible);
-        let size = i32::try_from(header_bytes + request.body.len());
-        let too_long = |_| RpcError::Encode("longer than a frame can be".into());
-        let client_id_bytes = i16::try_from(self.client_id.len());
-        let mut head = BytesMut::with_capacity(4 + header_bytes);
-        head.put_i32(size.map_err(too_long)?);
-        head.put_i16(request.api_key);
-        head.put_i16(request.api_version);
-        head.put_i32(0);
-        head.put_i16(client_id_bytes.map_err(too_long)?);
-        head.put_slice(self.client_id.as_bytes());
-        if request.flexible {
-            head.put_u8(0);
+/// Size and header in front of the body. The correlation id is filled in when it is sent.
+fn head(request: &RawRequest, client_id: Option<&str>) -> Result<BytesMut, RpcError> {
+    let client_id_bytes = client_id.map_or(0, str::len);
+    let header_bytes = 10 + client_id_bytes + usize::from(request.flexible);
+    let size = i32::try_from(header_bytes + request.body.len());
+    let too_long = |_| RpcError::Encode("longer than a frame can be".into());
+    let mut head = BytesMut::with_capacity(4 + header_bytes);
+    head.put_i32(size.map_err(too_long)?);
+    head.put_i16(request.api_key);
+    head.put_i16(request.api_version);
+    head.put_i32(0);
+    match client_id {
+        Some(client_id) => {
+            head.put_i16(i16::try_from(client_id_bytes).map_err(too_long)?);
+            head.put_slice(client_id.as_bytes());
         }
-        Ok(head)
+        None => head.put_i16(-1),
     }
+    if request.flexible {
+        head.put_u8(0);
+    }
+    Ok(head)
+}
+
+fn encode_body<R: Request>(request: &R, version: i16) -> Result<RawRequest, RpcError> {
+    let mut body = BytesMut::with_capacity(256);
+    request
+        .encode_body(&mut body, version)
+        .map_err(RpcError::Encode)?;
+    Ok(RawRequest {
+        api_key: R::KEY,
+        api_version: version,
+        flexible: R::is_flexible(version),
+        body: body.freeze(),
+    })
+}
+
+/// Header and body of a request that travels inside another one; its correlation id is 0.
+pub fn encode_request<R: Request>(
+    request: &R,
+    version: i16,
+    client_id: Option<&str>,
+) -> Result<Bytes, RpcError> {
+    let raw = encode_body(request, version)?;
+    let mut bytes = head(&raw, client_id)?;
+    bytes.extend_from_slice(&raw.body);
+    Ok(bytes.freeze().slice(SIZE_BYTES..))
+}
+
+/// The answer to [`encode_request`]'s, header and body.
+pub fn decode_response<R: Request>(mut bytes: Bytes, version: i16) -> Result<R::Response, String> {
+    connection::take_header(&mut bytes, 0, R::is_flexible(version)).map_err(|e| e.to_string())?;
+    R::decode_response(&mut bytes, version)
 }

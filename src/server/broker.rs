@@ -10,10 +10,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::controller_registration;
 use super::coordinator_log::{CoordinatorLog, GroupElections};
 use super::dynamic_config::DynamicConfig;
 use super::isr_channel::IsrChannel;
-use super::lifecycle::{self, Lifecycle, RegistrationRefused};
+use super::lifecycle::{self, Lifecycle, RegistrationTimedOut};
 use super::listener;
 use super::sockets::Sockets;
 use super::storage::{self, DirFailures};
@@ -54,7 +55,7 @@ pub enum StartError {
     #[error("metadata quorum: {0}")]
     Quorum(#[from] QuorumError),
     #[error(transparent)]
-    Register(#[from] RegistrationRefused),
+    Register(#[from] RegistrationTimedOut),
 }
 
 /// A running broker.
@@ -128,6 +129,13 @@ impl Broker {
             |(endpoint, _): &(Endpoint, _)| config.is_controller_listener(&endpoint.listener_name);
         let (controllers, brokers) = listeners.into_iter().partition(is_controller);
         sockets.listen(controllers, true);
+        if config.is_controller() {
+            let registering = controller_registration::keep_registered(Arc::clone(&services));
+            let stop = sockets.shutdown.clone();
+            sockets
+                .tasks
+                .spawn(stop.run_until_cancelled_owned(registering));
+        }
         let mut lifecycle = None;
         if config.is_broker() {
             let registration =

@@ -11,23 +11,29 @@ use kafka_protocol::messages::assign_replicas_to_dirs_request::{
 };
 use kafka_protocol::messages::broker_registration_request::Listener;
 use kafka_protocol::messages::{
-    AssignReplicasToDirsRequest, BrokerHeartbeatRequest, BrokerHeartbeatResponse,
-    BrokerId as WireBrokerId, BrokerRegistrationRequest,
+    AssignReplicasToDirsRequest, BrokerId as WireBrokerId, BrokerRegistrationRequest,
 };
 use kafka_protocol::protocol::StrBytes;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::storage::DirFailures;
 use crate::api::Services;
 use crate::config::Config;
+use crate::log::LogDir;
 use crate::metadata::features;
 use crate::protocol::ErrorCode;
+use crate::protocol::messages::broker_heartbeat::{
+    BrokerHeartbeatRequest, BrokerHeartbeatResponse,
+};
+use crate::replica::is_cordoned;
 use crate::types::{BrokerId, Uuid};
 
 /// Rest between attempts while the controller is not there or does not know us.
 const RETRY: Duration = Duration::from_millis(20);
+/// The longest rest after the controller refused.
+const REFUSED_RETRY_MAX: Duration = Duration::from_secs(1);
 /// How long a controlled shutdown may take before the broker leaves anyway.
 const CONTROLLED_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -55,10 +61,26 @@ struct Session {
     registration: Arc<BrokerRegistrationRequest>,
 }
 
-/// Why the broker was not let into the cluster.
+/// The broker was not let into the cluster in time.
 #[derive(Debug, thiserror::Error)]
-#[error("the controller refused the registration: {0:?}")]
-pub struct RegistrationRefused(ErrorCode);
+#[error(
+    "unable to register with the controller quorum within initial.broker.registration.timeout.ms ({timeout_ms}): {}",
+    last_answer(*.last)
+)]
+pub struct RegistrationTimedOut {
+    timeout_ms: i32,
+    /// What the controller answered last.
+    last: Option<ErrorCode>,
+}
+
+fn last_answer(code: Option<ErrorCode>) -> String {
+    match code {
+        Some(code) => format!("it answers {code:?}"),
+        None => "no active controller answers; see controller.quorum.voters or \
+                 controller.quorum.bootstrap.servers"
+            .to_owned(),
+    }
+}
 
 impl Lifecycle {
     /// Resolves when the broker is unfenced, and its own image says so.
@@ -67,13 +89,13 @@ impl Lifecycle {
         services: &Arc<Services>,
         registration: BrokerRegistrationRequest,
         failures: DirFailures,
-    ) -> Result<Self, RegistrationRefused> {
+    ) -> Result<Self, RegistrationTimedOut> {
         let session = Session {
             services: Arc::clone(services),
             broker_id: config.node_id,
             registration: Arc::new(registration),
         };
-        session.register(&session.registration).await?;
+        session.register_first(config).await?;
         session.wait_until_unfenced().await;
         let broker_epoch = session.broker_epoch();
         info!(broker_epoch, "broker registered and unfenced");
@@ -117,11 +139,20 @@ impl Session {
         self.services.replicas.broker_epoch()
     }
 
-    async fn register(
-        &self,
-        request: &BrokerRegistrationRequest,
-    ) -> Result<(), RegistrationRefused> {
+    /// Whatever stands against it may pass, except the time.
+    async fn register_first(&self, config: &Config) -> Result<(), RegistrationTimedOut> {
+        let timeout_ms = config.initial_broker_registration_timeout_ms;
+        let timeout = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
+        let mut last = None;
+        let registered = self.register(&self.registration, &mut last);
+        let registered = tokio::time::timeout(timeout, registered).await;
+        registered.map_err(|_| RegistrationTimedOut { timeout_ms, last })
+    }
+
+    /// Asks until the controller agrees; `last` is what it said against it last.
+    async fn register(&self, request: &BrokerRegistrationRequest, last: &mut Option<ErrorCode>) {
         let mut leader = self.services.quorum.leader();
+        let mut backoff = RETRY;
         loop {
             // The sender lives as long as the quorum, which outlives the broker.
             let _ = leader.wait_for(|leader| leader.leader_id.is_some()).await;
@@ -132,12 +163,23 @@ impl Session {
                     self.services
                         .replicas
                         .set_broker_epoch(response.broker_epoch);
-                    return Ok(());
+                    return;
                 }
+                // No answer of a controller's.
                 Some(ErrorCode::NotController | ErrorCode::RequestTimedOut) => {
                     tokio::time::sleep(RETRY).await;
                 }
-                Some(code) => return Err(RegistrationRefused(code)),
+                Some(code) => {
+                    if *last != Some(code) {
+                        warn!(
+                            ?code,
+                            "the controller refuses the registration, trying again"
+                        );
+                    }
+                    *last = Some(code);
+                    tokio::time::sleep(backoff).await;
+                    backoff = (2 * backoff).min(REFUSED_RETRY_MAX);
+                }
             }
         }
     }
@@ -147,31 +189,37 @@ impl Session {
     async fn register_again(&self) {
         let request = BrokerRegistrationRequest::clone(&self.registration);
         let request = request.with_previous_broker_epoch(-1);
-        match self.register(&request).await {
-            Ok(()) => warn!(
-                broker_epoch = self.broker_epoch(),
-                "another process had been registered in this one's place, registered again"
-            ),
-            Err(error) => error!(%error, "another process is registered in this one's place"),
-        }
+        self.register(&request, &mut None).await;
+        warn!(
+            broker_epoch = self.broker_epoch(),
+            "another process had been registered in this one's place, registered again"
+        );
     }
 
     async fn heartbeat(&self, want_shut_down: bool) -> BrokerHeartbeatResponse {
         let offset = self.services.images.current().last_offset;
-        let request = BrokerHeartbeatRequest::default()
-            .with_broker_id(WireBrokerId(self.broker_id))
-            .with_broker_epoch(self.broker_epoch())
-            .with_current_metadata_offset(offset)
-            .with_want_shut_down(want_shut_down)
-            .with_offline_log_dirs(self.offline_log_dirs());
+        let config = self.services.config();
+        let offline = self.dir_ids(LogDir::is_offline);
+        let cordoned = self.dir_ids(|dir| is_cordoned(&config, dir.name()));
+        let request = BrokerHeartbeatRequest {
+            broker_id: self.broker_id,
+            broker_epoch: self.broker_epoch(),
+            current_metadata_offset: offset,
+            want_shut_down,
+            offline_log_dirs: offline,
+            // Before, the settings that the metadata holds are not known.
+            cordoned_log_dirs: (offset >= self.broker_epoch()).then_some(cordoned),
+            ..BrokerHeartbeatRequest::default()
+        };
         self.services.controller.broker_heartbeat(request).await
     }
 
-    /// Directories that failed since the registration: the controller moves their leaderships (KIP-858).
-    fn offline_log_dirs(&self) -> Vec<Uuid> {
+    /// Directories of this broker that are so: the controller moves leaderships away from failed ones (KIP-858), and gives
+    /// cordoned ones nothing new (KIP-1066).
+    fn dir_ids(&self, is_so: impl Fn(&LogDir) -> bool) -> Vec<Uuid> {
         let dirs = self.services.replicas.log_dirs().dirs().iter();
-        let offline = dirs.filter(|dir| dir.is_offline());
-        offline.filter_map(|dir| dir.directory_id()).collect()
+        let such = dirs.filter(|dir| is_so(dir));
+        such.filter_map(|dir| dir.directory_id()).collect()
     }
 
     async fn wait_until_unfenced(&self) {
@@ -200,7 +248,9 @@ impl Session {
             let response = self.heartbeat(false).await;
             match response.error_code.err() {
                 None => {}
-                Some(ErrorCode::StaleBrokerEpoch) => self.register_again().await,
+                Some(ErrorCode::StaleBrokerEpoch) => {
+                    stop.run_until_cancelled(self.register_again()).await;
+                }
                 Some(code) => warn!(?code, "heartbeat refused"),
             }
         }

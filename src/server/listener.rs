@@ -13,6 +13,7 @@ use tracing::{debug, info, warn};
 
 use super::connection::{self, Limits};
 use crate::api::{ConnectionInfo, Services};
+use crate::protocol::principal::Principal;
 
 /// Connections that the kernel holds for us while we do not accept.
 const BACKLOG: u32 = 1024;
@@ -144,6 +145,7 @@ impl Acceptor {
             listener: Arc::clone(&self.name),
             is_controller: self.is_controller,
             peer,
+            principal: Principal::anonymous(),
         });
         let served = connection::serve(
             stream,

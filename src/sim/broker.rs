@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use kafka_protocol::messages::alter_partition_request::{BrokerState, PartitionData, TopicData};
 use kafka_protocol::messages::{
-    AlterPartitionRequest, AlterPartitionResponse, BrokerHeartbeatRequest,
-    BrokerId as WireBrokerId, BrokerRegistrationRequest,
+    AlterPartitionRequest, AlterPartitionResponse, BrokerId as WireBrokerId,
+    BrokerRegistrationRequest,
 };
 use kafka_protocol::protocol::StrBytes;
 
@@ -26,6 +26,7 @@ use crate::partition::{
 };
 use crate::protocol::ErrorCode;
 use crate::protocol::batch::AppendOrigin;
+use crate::protocol::messages::broker_heartbeat::BrokerHeartbeatRequest;
 use crate::types::{BrokerId, LeaderEpoch, Offset, Uuid};
 
 pub const LAG_TIME_MAX_MS: i64 = 300;
@@ -418,12 +419,14 @@ impl World {
         let id = broker.next_request();
         broker.contact = Some((id, now_ms));
         let request = if let Some(epoch) = broker.epoch {
-            let request = BrokerHeartbeatRequest::default()
-                .with_broker_id(WireBrokerId(node))
-                .with_broker_epoch(epoch)
-                .with_current_metadata_offset(broker.image.last_offset)
-                .with_want_fence(!broker.published)
-                .with_want_shut_down(broker.leaving_since_ms.is_some());
+            let request = BrokerHeartbeatRequest {
+                broker_id: node,
+                broker_epoch: epoch,
+                current_metadata_offset: broker.image.last_offset,
+                want_fence: !broker.published,
+                want_shut_down: broker.leaving_since_ms.is_some(),
+                ..BrokerHeartbeatRequest::default()
+            };
             ControllerRequest::Heartbeat(request)
         } else {
             let known = broker.image.cluster.broker(node).map(|known| known.epoch);

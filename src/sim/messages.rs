@@ -1,8 +1,8 @@
 //! What nodes and clients send each other, and what happens by itself.
 
 use kafka_protocol::messages::{
-    AlterPartitionRequest, AlterPartitionResponse, BrokerHeartbeatRequest, BrokerHeartbeatResponse,
-    BrokerRegistrationRequest, BrokerRegistrationResponse,
+    AlterPartitionRequest, AlterPartitionResponse, BrokerRegistrationRequest,
+    BrokerRegistrationResponse,
 };
 
 use super::faults::Fault;
@@ -10,6 +10,9 @@ use super::replica_log::Entry;
 use super::{NodeId, PartitionIndex};
 use crate::log::EpochEndOffset;
 use crate::protocol::ErrorCode;
+use crate::protocol::messages::broker_heartbeat::{
+    BrokerHeartbeatRequest, BrokerHeartbeatResponse,
+};
 use crate::types::{LeaderEpoch, Offset, ProducerId};
 
 /// Pairs an answer with its request; of the sender's counting.

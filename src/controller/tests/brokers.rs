@@ -4,14 +4,17 @@ use kafka_protocol::messages::alter_partition_request::{BrokerState, PartitionDa
 use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
 use kafka_protocol::messages::update_features_request::FeatureUpdateKey;
 use kafka_protocol::messages::{
-    AllocateProducerIdsRequest, AlterPartitionRequest, ElectLeadersRequest,
-    UnregisterBrokerRequest, UpdateFeaturesRequest,
+    AllocateProducerIdsRequest, AlterPartitionRequest, ControllerRegistrationRequest,
+    ElectLeadersRequest, UnregisterBrokerRequest, UpdateFeaturesRequest,
 };
 
 use super::*;
 use crate::controller::broker_watch::Gone;
+use crate::controller::controllers_control::register_controller;
 use crate::controller::{partition_control, producer_id_control};
 use crate::metadata::{LeaderRecoveryState, NO_LEADER};
+use crate::protocol::ErrorCode;
+use crate::protocol::metadata_records::FeatureLevelRecord;
 
 const SESSION_MS: i64 = 9_000;
 
@@ -103,9 +106,15 @@ fn heartbeats_unfence_who_has_caught_up() {
     let epoch = cluster.register(registration(1, 1)).expect("registers");
     assert_eq!(cluster.heartbeat(1, epoch + 1, |r| r).error_code, 77);
     assert_eq!(cluster.heartbeat(2, epoch, |r| r).error_code, 102);
-    let behind = cluster.heartbeat(1, epoch, |r| r.with_current_metadata_offset(epoch - 1));
+    let behind = cluster.heartbeat(1, epoch, |r| BrokerHeartbeatRequest {
+        current_metadata_offset: epoch - 1,
+        ..r
+    });
     assert_eq!((behind.is_caught_up, behind.is_fenced), (false, true));
-    let wants_fence = cluster.heartbeat(1, epoch, |r| r.with_want_fence(true));
+    let wants_fence = cluster.heartbeat(1, epoch, |r| BrokerHeartbeatRequest {
+        want_fence: true,
+        ..r
+    });
     assert_eq!(
         (wants_fence.is_caught_up, wants_fence.is_fenced),
         (true, true)
@@ -169,7 +178,10 @@ fn the_last_in_sync_replica_stays_eligible() {
         0
     );
     let epoch = cluster.epoch(1);
-    let first = cluster.heartbeat(1, epoch, |r| r.with_want_shut_down(true));
+    let first = cluster.heartbeat(1, epoch, |r| BrokerHeartbeatRequest {
+        want_shut_down: true,
+        ..r
+    });
     assert!(!first.should_shut_down, "leads a partition");
     let left = cluster.partition("t", 0).clone();
     assert_eq!(
@@ -177,11 +189,17 @@ fn the_last_in_sync_replica_stays_eligible() {
         (NO_LEADER, &[][..], &[1][..])
     );
     assert_eq!(left.last_known_elr, [1]);
-    let second = cluster.heartbeat(1, epoch, |r| r.with_want_shut_down(true));
+    let second = cluster.heartbeat(1, epoch, |r| BrokerHeartbeatRequest {
+        want_shut_down: true,
+        ..r
+    });
     assert!(!second.should_shut_down, "broker 2 has not seen it");
     let other = cluster.epoch(2);
     cluster.heartbeat(2, other, |r| r);
-    let third = cluster.heartbeat(1, epoch, |r| r.with_want_shut_down(true));
+    let third = cluster.heartbeat(1, epoch, |r| BrokerHeartbeatRequest {
+        want_shut_down: true,
+        ..r
+    });
     assert!(third.should_shut_down && third.is_fenced);
     // Back after a clean stop: elected from the eligible replicas, nothing is lost.
     let back = registration(1, 50).with_previous_broker_epoch(epoch);
@@ -246,9 +264,62 @@ fn failed_directories_take_their_partitions_along() {
     );
     let epoch = cluster.epoch(1);
     let failed = vec![Uuid::from_u128(1001)];
-    cluster.heartbeat(1, epoch, |r| r.with_offline_log_dirs(failed));
+    cluster.heartbeat(1, epoch, |r| BrokerHeartbeatRequest {
+        offline_log_dirs: failed,
+        ..r
+    });
     let partition = cluster.partition("t", 0);
     assert_eq!((partition.leader, &partition.isr[..]), (2, &[2][..]));
+}
+
+#[test]
+fn cordoned_directories_are_noted_when_they_change_and_get_no_new_partitions() {
+    let mut cluster = Cluster::with_brokers(2);
+    let epoch = cluster.epoch(1);
+    let all = [Uuid::from_u128(1001)];
+    let tell = |cluster: &mut Cluster, cordoned: Option<&[Uuid]>| {
+        let offset = cluster.last_offset();
+        cluster.heartbeat(1, epoch, |r| BrokerHeartbeatRequest {
+            cordoned_log_dirs: cordoned.map(<[Uuid]>::to_vec),
+            ..r
+        });
+        cluster.last_offset() - offset
+    };
+    assert_eq!(
+        tell(&mut cluster, Some(&[])),
+        0,
+        "none are cordoned as it is"
+    );
+    assert_eq!(tell(&mut cluster, Some(&all)), 1);
+    assert_eq!(tell(&mut cluster, Some(&all)), 0, "known already");
+    assert_eq!(tell(&mut cluster, None), 0, "not said");
+    assert_eq!(cluster.create(topic("on-2", 3, 1)), 0);
+    assert!((0..3).all(|index| cluster.partition("on-2", index).replicas == [2]));
+    assert_eq!(tell(&mut cluster, Some(&[])), 1);
+    let broker = cluster.image.cluster.broker(1).unwrap();
+    assert!(broker.has_uncordoned_dirs());
+}
+
+#[test]
+fn controllers_register_where_the_metadata_version_has_a_record_for_them() {
+    let mut cluster = Cluster::new();
+    let request = ControllerRegistrationRequest::default()
+        .with_controller_id(3000)
+        .with_incarnation_id(Uuid::from_u128(7));
+    let register = |cluster: &mut Cluster| {
+        cluster
+            .run(|turn| register_controller(turn, &request))
+            .error_code
+    };
+    assert_eq!(register(&mut cluster), 0);
+    let known = &cluster.image.cluster.controllers[&3000];
+    assert_eq!(known.incarnation_id, Uuid::from_u128(7));
+    let level = FeatureLevelRecord {
+        name: "metadata.version".into(),
+        feature_level: 14,
+    };
+    cluster.commit(vec![level.into()]);
+    assert_eq!(register(&mut cluster), ErrorCode::UnsupportedVersion.code());
 }
 
 fn alter(
@@ -333,7 +404,10 @@ fn alter_partition_is_checked() {
         (&shrunk.isr[..], shrunk.partition_epoch, shrunk.leader_epoch),
         (&[1, 2][..], 1, 0)
     );
-    cluster.heartbeat(3, epochs[2], |r| r.with_want_fence(true));
+    cluster.heartbeat(3, epochs[2], |r| BrokerHeartbeatRequest {
+        want_fence: true,
+        ..r
+    });
     assert_eq!(
         alter(&mut cluster, 1, &[one, two, three], |p| p),
         107,
@@ -362,7 +436,10 @@ fn preferred_leaders_are_elected_on_request() {
     assert_eq!(elect(&mut cluster, 0, 0), 84, "leads already");
     assert_eq!(elect(&mut cluster, 0, 5), 3);
     let epoch = cluster.epoch(1);
-    cluster.heartbeat(1, epoch, |r| r.with_want_fence(true));
+    cluster.heartbeat(1, epoch, |r| BrokerHeartbeatRequest {
+        want_fence: true,
+        ..r
+    });
     assert_eq!(cluster.partition("t", 0).leader, 2);
     assert_eq!(elect(&mut cluster, 0, 0), 80, "fenced");
     assert_eq!(elect(&mut cluster, 1, 0), 84);

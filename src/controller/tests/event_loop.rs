@@ -211,10 +211,12 @@ impl Node {
             .broker_registration(registration(1, incarnation))
             .await;
         assert_eq!(response.error_code, 0);
-        let request = BrokerHeartbeatRequest::default()
-            .with_broker_id(WireBrokerId(1))
-            .with_broker_epoch(response.broker_epoch)
-            .with_current_metadata_offset(self.images.current().last_offset);
+        let request = BrokerHeartbeatRequest {
+            broker_id: 1,
+            broker_epoch: response.broker_epoch,
+            current_metadata_offset: self.images.current().last_offset,
+            ..BrokerHeartbeatRequest::default()
+        };
         let response = self.handle.broker_heartbeat(request).await;
         assert_eq!((response.error_code, response.is_fenced), (0, false));
         assert!(

@@ -14,8 +14,7 @@ use kafka_protocol::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
 };
 use kafka_protocol::messages::{
-    BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerId as WireBrokerId,
-    BrokerRegistrationRequest, CreateTopicsRequest, TopicName,
+    BrokerId as WireBrokerId, BrokerRegistrationRequest, CreateTopicsRequest, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
 
@@ -26,6 +25,9 @@ use super::{feature_control, topic_control};
 use crate::config::Config;
 use crate::metadata::features;
 use crate::metadata::{MetadataDelta, MetadataImage, PartitionRegistration};
+use crate::protocol::messages::broker_heartbeat::{
+    BrokerHeartbeatRequest, BrokerHeartbeatResponse,
+};
 use crate::protocol::metadata_records::MetadataRecord;
 use crate::types::{BrokerId, Offset, Uuid};
 
@@ -155,10 +157,12 @@ impl Cluster {
         epoch: i64,
         adapt: impl FnOnce(BrokerHeartbeatRequest) -> BrokerHeartbeatRequest,
     ) -> BrokerHeartbeatResponse {
-        let request = BrokerHeartbeatRequest::default()
-            .with_broker_id(WireBrokerId(id))
-            .with_broker_epoch(epoch)
-            .with_current_metadata_offset(self.image.last_offset);
+        let request = BrokerHeartbeatRequest {
+            broker_id: id,
+            broker_epoch: epoch,
+            current_metadata_offset: self.image.last_offset,
+            ..BrokerHeartbeatRequest::default()
+        };
         let request = adapt(request);
         self.run(|turn| cluster_control::broker_heartbeat(turn, &request))
     }

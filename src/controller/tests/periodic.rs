@@ -33,7 +33,10 @@ fn led_by_second(configs: Vec<CreatableTopicConfig>) -> Cluster {
 
 fn fence(cluster: &mut Cluster, id: BrokerId) {
     let epoch = cluster.epoch(id);
-    cluster.heartbeat(id, epoch, |request| request.with_want_fence(true));
+    cluster.heartbeat(id, epoch, |request| BrokerHeartbeatRequest {
+        want_fence: true,
+        ..request
+    });
 }
 
 /// Puts broker `id` back into the ISR, as the leader would ask for it.

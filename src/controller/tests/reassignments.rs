@@ -201,8 +201,9 @@ fn a_replica_moves_with_its_failed_directory() {
     for (topic, dir) in [("a", 2001), ("b", 2002), ("c", 2001)] {
         assert_eq!(cluster.assign(2, dir, topic), 0);
     }
-    cluster.heartbeat(2, epoch, |request| {
-        request.with_offline_log_dirs(vec![Uuid::from_u128(2001)])
+    cluster.heartbeat(2, epoch, |request| BrokerHeartbeatRequest {
+        offline_log_dirs: vec![Uuid::from_u128(2001)],
+        ..request
     });
     assert_eq!(cluster.partition("a", 0).leader, 1);
     assert_eq!(cluster.partition("b", 0).leader, 2);
@@ -224,8 +225,9 @@ fn a_directory_that_did_not_come_back_leads_nothing() {
         assert_eq!(cluster.assign(1, dir, name), 0);
     }
     let restart = |log_dirs: &[u128], incarnation: u128, cluster: &mut Cluster| {
-        cluster.heartbeat(1, cluster.epoch(1), |request| {
-            request.with_want_shut_down(true)
+        cluster.heartbeat(1, cluster.epoch(1), |request| BrokerHeartbeatRequest {
+            want_shut_down: true,
+            ..request
         });
         cluster.expire();
         cluster.now_ms += 10_000;

@@ -65,7 +65,10 @@ impl Cluster {
             }
             Step::Fence { broker } => {
                 let epoch = self.epoch(broker);
-                self.heartbeat(broker, epoch, |r| r.with_want_fence(true));
+                self.heartbeat(broker, epoch, |r| BrokerHeartbeatRequest {
+                    want_fence: true,
+                    ..r
+                });
             }
             // A broker that was allowed to shut down does not come back without registering.
             Step::Unfence { broker }
@@ -80,7 +83,10 @@ impl Cluster {
             }
             Step::Shutdown { broker } => {
                 let epoch = self.epoch(broker);
-                self.heartbeat(broker, epoch, |r| r.with_want_shut_down(true));
+                self.heartbeat(broker, epoch, |r| BrokerHeartbeatRequest {
+                    want_shut_down: true,
+                    ..r
+                });
             }
             Step::Restart { broker, clean } => {
                 self.now_ms += 10_000;

@@ -18,9 +18,8 @@ use kafka_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
 };
 use kafka_protocol::messages::{
-    AlterPartitionReassignmentsRequest, BrokerHeartbeatRequest, BrokerId,
-    BrokerRegistrationRequest, DeleteRecordsRequest, DeleteRecordsResponse,
-    IncrementalAlterConfigsRequest,
+    AlterPartitionReassignmentsRequest, BrokerId, BrokerRegistrationRequest, DeleteRecordsRequest,
+    DeleteRecordsResponse, IncrementalAlterConfigsRequest,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +33,7 @@ use crate::metadata::{
 use crate::metrics::Metrics;
 use crate::partition::Partition;
 use crate::protocol::ErrorCode;
+use crate::protocol::messages::broker_heartbeat::BrokerHeartbeatRequest;
 use crate::replica::{Fetchers, ReplicaManager};
 use crate::server::dynamic_config::DynamicConfig;
 use crate::types::random_uuid;
@@ -126,10 +126,12 @@ async fn follow(services: Arc<Services>, publishers: Vec<Arc<dyn Publisher>>) {
 
 async fn heartbeats(services: Arc<Services>, broker_epoch: i64) {
     loop {
-        let request = BrokerHeartbeatRequest::default()
-            .with_broker_id(BrokerId(FOLLOWER))
-            .with_broker_epoch(broker_epoch)
-            .with_current_metadata_offset(services.image().last_offset.max(broker_epoch));
+        let request = BrokerHeartbeatRequest {
+            broker_id: FOLLOWER,
+            broker_epoch,
+            current_metadata_offset: services.image().last_offset.max(broker_epoch),
+            ..BrokerHeartbeatRequest::default()
+        };
         services.controller.broker_heartbeat(request).await;
         tokio::time::sleep(Duration::from_millis(200)).await;
     }

@@ -1,5 +1,6 @@
 //! A controller and a broker apart, both in this process, over real sockets.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Instant;
 
@@ -9,7 +10,10 @@ use super::super::Broker;
 use super::Duration;
 use crate::api::Services;
 use crate::config::Config;
+use crate::controller::Caller;
 use crate::log::{LogDir, MetaProperties};
+use crate::protocol::ErrorCode;
+use crate::protocol::principal::Principal;
 use crate::types::random_uuid;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::{CreateTopicsRequest, TopicName};
@@ -70,6 +74,21 @@ fn format(dir: &Path, node_id: i32) {
     dir.format(meta, "today").expect("formatted");
 }
 
+/// Settings in full, over the directory `dir`.
+fn config(dir: &Path, settings: &[(&str, &str)]) -> Config {
+    let mut all = vec![
+        ("log.dirs".to_owned(), dir.display().to_string()),
+        ("ottla.http.listener".to_owned(), String::new()),
+        (
+            "inter.broker.listener.name".to_owned(),
+            "PLAINTEXT".to_owned(),
+        ),
+    ];
+    let settings = settings.iter();
+    all.extend(settings.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+    Config::load(None, &all).expect("settings of the test")
+}
+
 /// A node and its threads, which end with it.
 struct Node {
     runtime: tokio::runtime::Runtime,
@@ -78,17 +97,7 @@ struct Node {
 
 impl Node {
     fn start(dir: &Path, settings: &[(&str, &str)]) -> Self {
-        let mut all = vec![
-            ("log.dirs".to_owned(), dir.display().to_string()),
-            ("ottla.http.listener".to_owned(), String::new()),
-            (
-                "inter.broker.listener.name".to_owned(),
-                "PLAINTEXT".to_owned(),
-            ),
-        ];
-        let settings = settings.iter();
-        all.extend(settings.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
-        let config = Config::load(None, &all).expect("settings of the test");
+        let config = config(dir, settings);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -165,6 +174,93 @@ fn a_broker_apart_follows_the_controller_and_is_listed_as_observer() {
     }
     broker.stop();
     controller.stop();
+}
+
+#[test]
+fn a_client_keeps_its_name_on_the_way_to_the_controller() {
+    let dirs = Dirs::new();
+    let controller = dirs.controller();
+    let broker = dirs.broker(&controller);
+    let caller = |address: IpAddr| Caller {
+        principal: Principal {
+            name: StrBytes::from_static_str("alice"),
+            ..Principal::anonymous()
+        },
+        address,
+        client_id: None,
+    };
+    let handle = &broker.services().controller;
+    let handle = handle.on_behalf_of(caller(IpAddr::from([10, 0, 0, 7])));
+    let topic = CreatableTopic::default().with_name(TopicName(StrBytes::from_static_str("hers")));
+    let topic = topic.with_num_partitions(1).with_replication_factor(1);
+    let request = CreateTopicsRequest::default()
+        .with_topics(vec![topic])
+        .with_timeout_ms(30_000);
+    let answer = |request: &CreateTopicsRequest| {
+        let created = handle.create_topics(request.clone());
+        broker.runtime.block_on(created).topics[0].error_code
+    };
+    assert_eq!(answer(&request), 0);
+    assert_eq!(answer(&request), ErrorCode::TopicAlreadyExists.code());
+    let metrics = controller.services().metrics.encode();
+    let metrics = controller.runtime.block_on(metrics);
+    let envelopes = metrics.lines().find(|line| {
+        line.starts_with("kafka_network_requestmetrics_requests_total")
+            && line.contains("request=\"Envelope\"")
+    });
+    let envelopes = envelopes.unwrap_or_else(|| panic!("no envelope came: {metrics}"));
+    assert!(
+        envelopes.ends_with(" 2") || envelopes.ends_with(" 2.0"),
+        "{envelopes}"
+    );
+    broker.stop();
+    controller.stop();
+}
+
+#[test]
+fn a_controller_registers_with_the_address_that_it_listens_on() {
+    let dirs = Dirs::new();
+    let controller = dirs.controller();
+    let port = controller.broker.addresses()[0].1.port();
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let image = controller.services().image();
+        if let Some(known) = image.cluster.controllers.get(&1) {
+            let listener = &known.listeners[0];
+            assert_eq!((&*listener.name, listener.port), ("CONTROLLER", port));
+            break;
+        }
+        assert!(Instant::now() < end, "the controller does not register");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    controller.stop();
+}
+
+#[test]
+fn a_broker_that_finds_no_controller_in_time_says_what_is_missing() {
+    let dirs = Dirs::new();
+    let settings = [
+        ("node.id", "2"),
+        ("process.roles", "broker"),
+        ("listeners", "PLAINTEXT://127.0.0.1:0"),
+        ("advertised.listeners", "PLAINTEXT://127.0.0.1:0"),
+        // Nobody listens there.
+        ("controller.quorum.bootstrap.servers", "127.0.0.1:1"),
+        ("initial.broker.registration.timeout.ms", "300"),
+    ];
+    let config = config(dirs.0[1].path(), &settings);
+    let runtime = tokio::runtime::Runtime::new().expect("threads");
+    let Err(error) = runtime.block_on(Broker::start(config)) else {
+        panic!("it started");
+    };
+    let said = error.to_string();
+    for word in [
+        "initial.broker.registration.timeout.ms",
+        "300",
+        "no active controller",
+    ] {
+        assert!(said.contains(word), "{said}");
+    }
 }
 
 #[test]
