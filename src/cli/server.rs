@@ -38,14 +38,22 @@ pub(super) fn run(args: &ServerArgs) -> ExitCode {
 
 async fn serve(config: Config) -> ExitCode {
     // Taken before the start, so that a stop during it is not lost.
-    let stop = match stop_signal() {
-        Ok(stop) => stop,
+    let mut stop = match stop_signal() {
+        Ok(stop) => Box::pin(stop),
         Err(error) => {
             error!(%error, "cannot listen for signals");
             return ExitCode::from(EXIT_FAILURE);
         }
     };
-    let broker = match Broker::start(config).await {
+    let started = tokio::select! {
+        started = Broker::start(config) => started,
+        // A broker that waits for its controllers, most likely. Nothing has been served that could be left half done.
+        name = &mut stop => {
+            info!("terminating process due to signal {name}, before it was started");
+            return ExitCode::SUCCESS;
+        }
+    };
+    let broker = match started {
         Ok(broker) => broker,
         Err(error) => {
             error!("cannot start: {error}");
