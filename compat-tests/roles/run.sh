@@ -6,7 +6,7 @@ source "$OTTLA_ROOT/scripts/lib/apart.sh"
 [ "$BROKER" = ottla ] || { skip "roles apart" "this suite starts ottla only"; finish; }
 fetch_kafka || exit 1
 start_cluster_apart num.partitions=3 auto.create.topics.enable=false offsets.topic.num.partitions=3 \
-    metadata.log.max.record.bytes.between.snapshots=3000 || exit 1
+    metadata.log.max.record.bytes.between.snapshots=1000 || exit 1
 
 says() {
     local name=$1 regex=$2
@@ -127,7 +127,9 @@ check "it follows the new one" eventually 30 _shows "^$old .*Follower" at metada
 echo "-- empty disks"
 for i in 1 2 3 4 5 6 7 8; do at topics --create --topic "more-$i" --partitions 3 --replication-factor 3 >/dev/null; done
 follower=$(other "$(leader)")
-check "the leader has snapshots" eventually 30 test -n "$(ls "$(metadata "$(leader)")"/*.checkpoint 2>/dev/null)"
+# With the second snapshot the leader drops the log before the first.
+trimmed() { [ "$(ls "$(metadata "$1")"/*.checkpoint 2>/dev/null | wc -l)" -ge 2 ]; }
+check "the leader has snapshots instead of its first records" eventually 30 trimmed "$(leader)"
 stop_node "$follower" KILL
 rm -r "${NODE_DIR[$follower]}/data"
 check "a controller is formatted anew" format_node "$follower"
