@@ -128,7 +128,7 @@ public class TopicConfigs {
             t.change("10000000").sendEvery(60, 5_000_000, 60).is("about 40 more", t.files(".log").size() > 42);
         });
         CASES.put("segment.ms", t -> {
-            t.create().sendEvery(3, 2000, 0).is("one segment", t.files(".log").size() == 1);
+            t.create("retention.ms", "-1").sendEvery(3, 2000, 0).is("one segment", t.files(".log").size() == 1);
             t.change("1000").sendEvery(3, 2000, 3).is("one for each", t.files(".log").size() == 4);
         });
     }
