@@ -3,6 +3,8 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 
+use lz4::block::CompressionMode;
+
 use super::record::RecordError;
 
 /// Codec ids of the attributes' low three bits.
@@ -37,6 +39,14 @@ const XERIAL_MAGIC: &[u8; 8] = b"\x82SNAPPY\0";
 const XERIAL_HEADER: usize = 16;
 /// Block size of snappy-java, which Kafka's own clients use.
 const XERIAL_BLOCK: usize = 32 * 1024;
+
+/// Magic, version 1 with independent blocks, 64 KiB, checksum of these two bytes.
+const LZ4_HEADER: [u8; 7] = [0x04, 0x22, 0x4d, 0x18, 0x60, 0x40, 0x82];
+const LZ4_BLOCK: usize = 64 << 10;
+/// Set in the length of a block that is not compressed.
+const LZ4_STORED: u32 = 1 << 31;
+/// Kafka's level that means the fast compressor; all others are the slow one's (`CompressionType.LZ4`).
+const LZ4_LEVEL_DEFAULT: i32 = 9;
 
 fn compression_error(error: impl std::fmt::Display) -> RecordError {
     RecordError::Compression(error.to_string())
@@ -96,19 +106,34 @@ pub fn compress(
             encoder.finish().map_err(compression_error)
         }
         CompressionType::Snappy => snappy_xerial(payload, out),
-        CompressionType::Lz4 => {
-            let info = lz4_flex::frame::FrameInfo::new()
-                .block_size(lz4_flex::frame::BlockSize::Max64KB)
-                .block_mode(lz4_flex::frame::BlockMode::Independent);
-            let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(info, out);
-            encoder.write_all(payload).map_err(compression_error)?;
-            encoder.finish().map_err(compression_error)
-        }
+        CompressionType::Lz4 => lz4_frame(payload, level.unwrap_or(LZ4_LEVEL_DEFAULT), out),
         CompressionType::Zstd => {
             let level = level.unwrap_or(zstd::DEFAULT_COMPRESSION_LEVEL);
             zstd::stream::encode_all(payload, level).map_err(compression_error)
         }
     }
+}
+
+/// Kafka's frames have blocks of 64 KiB that stand alone, and no checksum but the header's (`Lz4BlockOutputStream`).
+fn lz4_frame(payload: &[u8], level: i32, mut out: Vec<u8>) -> Result<Vec<u8>, RecordError> {
+    let mode = if level == LZ4_LEVEL_DEFAULT {
+        CompressionMode::DEFAULT
+    } else {
+        CompressionMode::HIGHCOMPRESSION(level)
+    };
+    out.extend_from_slice(&LZ4_HEADER);
+    for block in payload.chunks(LZ4_BLOCK) {
+        let packed = lz4::block::compress(block, Some(mode), false).map_err(compression_error)?;
+        let (bytes, flag) = if packed.len() < block.len() {
+            (&packed[..], 0)
+        } else {
+            (block, LZ4_STORED)
+        };
+        out.extend_from_slice(&(bytes.len() as u32 | flag).to_le_bytes());
+        out.extend_from_slice(bytes);
+    }
+    out.extend_from_slice(&0u32.to_le_bytes());
+    Ok(out)
 }
 
 fn snappy_xerial(payload: &[u8], mut out: Vec<u8>) -> Result<Vec<u8>, RecordError> {

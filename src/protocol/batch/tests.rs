@@ -1,5 +1,7 @@
 //! Batches built here read back the same through every codec; what Produce brings is judged as Kafka judges it.
 
+use std::fmt::Write as _;
+
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 
@@ -390,6 +392,63 @@ fn the_topics_codec_is_applied() {
             let records = Records::new(&valid.header, &valid.bytes, 1 << 20).unwrap();
             assert_eq!(records.count(), 50);
         }
+    }
+}
+
+#[test]
+fn lz4_at_any_level_is_byte_for_byte_what_kafka_writes() {
+    // Level, size and CRC-32C of what `Lz4BlockOutputStream` of Kafka 4.3.1 made of the text.
+    let golden = [
+        (1, 49002, 0x4ee4_906f),
+        (2, 49002, 0x4ee4_906f),
+        (3, 41798, 0x661b_c999),
+        (5, 40387, 0xf496_a8a0),
+        (9, 53470, 0xbe5d_fdb5),
+        (10, 40711, 0x5da6_01e8),
+        (12, 39366, 0x005f_e0d0),
+        (17, 39366, 0x005f_e0d0),
+    ];
+    let mut text = String::new();
+    let mut x = 1u64;
+    for i in 0..9000 {
+        x = (x * 1_103_515_245 + 12_345) & 0x7fff_ffff;
+        writeln!(text, "value {} {}", i % 97, x % 1000).unwrap();
+    }
+    for (level, size, crc) in golden {
+        let packed = compress(CompressionType::Lz4, text.as_bytes(), Some(level)).unwrap();
+        assert_eq!(
+            (packed.len(), crc32c::crc32c(&packed)),
+            (size, crc),
+            "{level}"
+        );
+        let read = decompress(CompressionType::Lz4, &packed, 1 << 20).unwrap();
+        assert!(read == text.as_bytes(), "{level}");
+    }
+    let noise: Vec<u8> = (0..70_000u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
+    let packed = compress(CompressionType::Lz4, &noise, None).unwrap();
+    assert!(decompress(CompressionType::Lz4, &packed, 1 << 20).unwrap() == noise);
+}
+
+#[test]
+fn the_topics_level_is_applied() {
+    let size = |config: BrokerCompressionType, level: i32| {
+        let batch = builder(CompressionType::None, 2000).build();
+        let judged = judge(batch, |c| {
+            c.compression_type = config;
+            c.compression_gzip_level = level;
+            c.compression_lz4_level = level;
+            c.compression_zstd_level = level;
+        });
+        judged.unwrap().size_bytes()
+    };
+    for (codec, fast, best) in [
+        (BrokerCompressionType::Gzip, 1, 9),
+        (BrokerCompressionType::Lz4, 9, 12),
+        (BrokerCompressionType::Zstd, -50, 19),
+    ] {
+        assert!(size(codec, fast) > size(codec, best), "{codec:?}");
     }
 }
 

@@ -436,8 +436,9 @@ fn rebuilt(
 ) -> Result<ValidBatch, ProduceError> {
     let level = match target {
         CompressionType::Gzip => Some(ctx.config.compression_gzip_level),
+        CompressionType::Lz4 => Some(ctx.config.compression_lz4_level),
         CompressionType::Zstd => Some(ctx.config.compression_zstd_level),
-        CompressionType::None | CompressionType::Snappy | CompressionType::Lz4 => None,
+        CompressionType::None | CompressionType::Snappy => None,
     };
     let mut builder = BatchBuilder::new()
         .compression(target, level)
