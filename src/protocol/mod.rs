@@ -9,6 +9,7 @@ pub mod header;
 pub mod json;
 pub mod messages;
 pub mod metadata_records;
+pub mod newer_group_records;
 pub mod principal;
 #[cfg(test)]
 mod sample;

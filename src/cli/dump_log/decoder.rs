@@ -12,6 +12,7 @@ use crate::protocol::consumer_protocol::{
 use crate::protocol::group_records::{GroupMetadataValue, GroupRecordKey, GroupRecordValue};
 use crate::protocol::json;
 use crate::protocol::metadata_records::decode_record_and_version;
+use crate::protocol::newer_group_records;
 use crate::protocol::share_records::{ShareGroupKey, ShareSnapshotValue, ShareUpdateValue};
 use crate::protocol::transaction_records::{TransactionLogKey, TransactionLogValue};
 use crate::protocol::wire::DecodeError;
@@ -174,7 +175,7 @@ fn offsets(key: &Bytes, value: Option<&Bytes>) -> Result<CoordinatorRecord, Deco
     let key = match &decoded {
         GroupRecordKey::OffsetCommit(key) => json::text(key, 0),
         GroupRecordKey::GroupMetadata(key) => json::text(key, 0),
-        GroupRecordKey::Other(kind) => return Err(DecodeError::UnknownType(i32::from(*kind))),
+        GroupRecordKey::Other(kind) => newer_group_records::key_json(*kind, &mut key.slice(2..))?,
     };
     let value = match value {
         None => None,
@@ -183,7 +184,9 @@ fn offsets(key: &Bytes, value: Option<&Bytes>) -> Result<CoordinatorRecord, Deco
             let data = match GroupRecordValue::decode(&decoded, value)? {
                 GroupRecordValue::OffsetCommit(value) => json::text(&value, version),
                 GroupRecordValue::GroupMetadata(value) => group_metadata(&value, version),
-                GroupRecordValue::Other => "{}".to_owned(),
+                GroupRecordValue::Other => {
+                    newer_group_records::value_json(kind, &mut value.slice(2..), version)?
+                }
             };
             Some((version, data))
         }

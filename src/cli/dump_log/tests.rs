@@ -232,6 +232,11 @@ fn internal_topics_are_shown_as_json() {
         "key: Unknown record type 99 at offset 0, skipping.",
     );
     decoded(
+        &one_record(Some(b"\0\x03\0\x01g"), Some(b"\0\0\0\0\0\x05\0")),
+        "--offsets-decoder",
+        r#"key: {"type":"3","data":{"groupId":"g"}} payload: {"version":"0","data":{"epoch":5}}"#,
+    );
+    decoded(
         &one_record(Some(b"\0\0\0\x02id"), Some(b"\0\x07")),
         "--transaction-log-decoder",
         "key: Error at offset 0, skipping. version 7 is not known",
