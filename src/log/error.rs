@@ -24,6 +24,9 @@ pub enum StorageError {
     },
     #[error("log directory {dir} is offline", dir = dir.display())]
     Offline { dir: PathBuf },
+    /// The log of a topic that was deleted while the broker was down, and created again under another id.
+    #[error("{path}: belongs to another topic of the same name", path = path.display())]
+    OtherTopic { path: PathBuf },
     #[error("{path}: {reason}", path = path.display())]
     Unusable { path: PathBuf, reason: String },
 }

@@ -154,6 +154,13 @@ fn load_existing(mut params: OpenParams, path: &Path) -> Result<Log, StorageErro
     let text = read_file(&path.join(PARTITION_METADATA))?.unwrap_or_default();
     let wanted = params.topic_id.take();
     params.topic_id = parse_partition_metadata(&text);
+    if let (Some(wanted), Some(found)) = (wanted, params.topic_id)
+        && wanted != found
+    {
+        return Err(StorageError::OtherTopic {
+            path: path.to_owned(),
+        });
+    }
     let clean = dir.had_clean_shutdown();
     let recovery_point = dir.recovery_point(&params.topic_partition);
     let checkpointed_start = dir.log_start_offset(&params.topic_partition);

@@ -89,10 +89,8 @@ impl Log {
         match self.topic_id {
             Some(known) if known == topic_id => return Ok(()),
             Some(_) => {
-                return Err(StorageError::Unusable {
-                    path: self.path.join(PARTITION_METADATA),
-                    reason: "belongs to another topic of the same name".into(),
-                });
+                let path = self.path.clone();
+                return Err(StorageError::OtherTopic { path });
             }
             None => {}
         }

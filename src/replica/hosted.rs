@@ -14,7 +14,7 @@ use super::replication_quota::ReplicationQuotas;
 use super::trash::Trash;
 use crate::clock::Clock;
 use crate::config::{Config, TopicConfig};
-use crate::log::{Log, LogDir, LogDirs, OpenParams, disk};
+use crate::log::{Log, LogDir, LogDirs, OpenParams, StorageError, disk};
 use crate::metadata::{
     ConfigResourceType, Images, MetadataDelta, MetadataImage, PartitionRegistration, Publisher,
     TopicImage,
@@ -255,6 +255,13 @@ impl ReplicaManager {
                 self.open_params(&dir, &wanted[tp])
             });
             for (tp, log) in logs {
+                let log = log.or_else(|error| match error {
+                    StorageError::OtherTopic { .. } => {
+                        put_stray_aside(&dir, &tp);
+                        Log::open(self.open_params(&dir, &wanted[&tp]))
+                    }
+                    other => Err(other),
+                });
                 match log {
                     Ok(log) => {
                         opened.extend(wanted.remove(&tp).map(|a| self.start(&dir, a, log, image)));
@@ -506,14 +513,7 @@ impl ReplicaManager {
                     && !registration.is_some_and(|r| r.replicas.contains(&self.broker_id))
             });
             for stray in strays {
-                match put_aside(dir, stray) {
-                    Ok(()) => {
-                        warn!(topic_partition = %stray, "stray log: no such topic, put aside");
-                    }
-                    Err(error) => {
-                        error!(topic_partition = %stray, %error, "stray log cannot be renamed");
-                    }
-                }
+                put_stray_aside(dir, stray);
             }
         }
     }
@@ -547,10 +547,13 @@ fn active_epoch(image: &MetadataImage, id: BrokerId) -> Option<i64> {
 }
 
 /// Renames a partition's directory to `<topic>-<partition>.<id>-stray`.
-fn put_aside(dir: &LogDir, stray: &TopicPartition) -> std::io::Result<()> {
+fn put_stray_aside(dir: &LogDir, stray: &TopicPartition) {
     let name = stray.to_string();
     let aside = format!("{name}.{}-stray", Uuid::new_v4().simple());
-    disk::rename(&dir.path().join(&name), &dir.path().join(aside))
+    match disk::rename(&dir.path().join(&name), &dir.path().join(aside)) {
+        Ok(()) => warn!(topic_partition = %stray, "stray log: no such topic, put aside"),
+        Err(error) => error!(topic_partition = %stray, %error, "stray log cannot be renamed"),
+    }
 }
 
 /// A found partition that can be used.

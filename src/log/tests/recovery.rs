@@ -154,7 +154,7 @@ fn another_topic_of_the_same_name_is_refused() {
     };
     assert!(matches!(
         Log::open(other),
-        Err(StorageError::Unusable { .. })
+        Err(StorageError::OtherTopic { .. })
     ));
     let log = Log::open(OpenParams {
         topic_id: None,

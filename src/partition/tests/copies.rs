@@ -6,7 +6,7 @@ use super::{NOW, params, rules};
 use crate::log::{Log, LogDir};
 use crate::metadata::PartitionRegistration;
 use crate::partition::*;
-use crate::protocol::batch::BatchBuilder;
+use crate::protocol::batch::{AppendOrigin, BatchBuilder};
 
 /// A replica with its directory.
 struct Replica {
@@ -166,6 +166,41 @@ fn deposed_leader_cuts_what_nobody_else_has_and_copies_the_rest() {
     assert_eq!(a.catch_up(&b), [6]);
     assert_eq!(a.content(), b.content());
     assert_eq!(a.content().1, [(0, 0), (1, 6)]);
+}
+
+#[test]
+fn retries_are_known_after_a_failover() {
+    // The follower keeps producer state as it copies: what the old leader acknowledged, the new one does not append again.
+    let (a, b) = (Replica::new(1), Replica::new(2));
+    elect([&a, &b], 1, 0);
+    let batch = |sequence| {
+        let mut builder = BatchBuilder::new().producer(1000, 0, sequence);
+        builder.append(NOW, None, Some(b"once"));
+        ValidBatch {
+            origin: AppendOrigin::Client,
+            ..ValidBatch::internal(builder.build()).unwrap()
+        }
+    };
+    let append = |replica: &Replica, sequence| {
+        replica
+            .partition
+            .append_as_leader(&[batch(sequence)], false, NOW)[0]
+            .clone()
+    };
+    for sequence in 0..3 {
+        append(&a, sequence).unwrap();
+    }
+    b.catch_up(&a);
+    elect([&a, &b], 2, 1);
+    let retried = append(&b, 2).unwrap();
+    assert!(retried.duplicate);
+    assert_eq!(retried.last_offset, 2, "the offset of the first time");
+    assert_eq!(b.next_offset(), 3);
+    assert_eq!(append(&b, 3).unwrap().last_offset, 3);
+    let gap = append(&b, 5)
+        .map(|info| info.last_offset)
+        .map_err(|e| e.code);
+    assert_eq!(gap, Err(ErrorCode::OutOfOrderSequenceNumber));
 }
 
 #[test]

@@ -19,7 +19,8 @@ use kafka_protocol::messages::incremental_alter_configs_request::{
 };
 use kafka_protocol::messages::{
     AlterPartitionReassignmentsRequest, BrokerId, BrokerRegistrationRequest, DeleteRecordsRequest,
-    DeleteRecordsResponse, IncrementalAlterConfigsRequest,
+    DeleteRecordsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+    IncrementalAlterConfigsRequest,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -214,6 +215,17 @@ impl Fixture {
         assert_eq!(self.runtime.block_on(asked).error_code, 0);
     }
 
+    fn delete_topic(&self, name: &'static str) {
+        let names = vec![TopicName(StrBytes::from_static_str(name))];
+        let delete = DeleteTopicsRequest::default()
+            .with_topic_names(names)
+            .with_timeout_ms(10_000);
+        let mut stream = self.connect();
+        stream.write_all(&request(&delete, 3, 1)).expect("sent");
+        let deleted = DeleteTopicsResponse::decode(&mut response(&mut stream).1, 3);
+        assert_eq!(deleted.expect("response").responses[0].error_code, 0);
+    }
+
     /// DeleteRecords up to `offset`: code and low watermark.
     fn delete_records(&self, topic: &'static str, offset: i64, timeout_ms: i32) -> (i16, i64) {
         let partition = DeleteRecordsPartition::default().with_offset(offset);
@@ -363,6 +375,40 @@ fn deleted_records_are_gone_from_all_replicas_or_the_request_times_out() {
     assert_eq!(timed_out, (ErrorCode::RequestTimedOut.code(), 2));
     // What all have deleted before is answered at once.
     assert_eq!(broker.delete_records("cut", 1, 0), (0, 2));
+}
+
+#[test]
+fn log_of_a_topic_that_was_deleted_and_created_again_is_put_aside() {
+    // Once its broker was down meanwhile, and else it was there.
+    let broker = leader();
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let epoch = broker.register_follower();
+    let mut stream = broker.connect();
+    let mut follower = broker.start_follower(epoch, dir.path());
+    for (round, stop) in [false, true, false].into_iter().enumerate() {
+        broker.create_replicated_topic("twice");
+        for sent in 0..=round as i32 {
+            stream
+                .write_all(&produce("twice", "a", sent))
+                .expect("sent");
+            assert_eq!(produced_offset(response(&mut stream).1), i64::from(sent));
+        }
+        if stop {
+            follower.stop();
+            broker.delete_topic("twice");
+            broker.create_replicated_topic("twice");
+            follower = broker.start_follower(epoch, dir.path());
+            stream.write_all(&produce("twice", "b", 0)).expect("sent");
+            assert_eq!(produced_offset(response(&mut stream).1), 0);
+        }
+        let copy = follower.replicas.find("twice", 0).expect("hosted");
+        let led = broker.services().replicas.find("twice", 0).expect("led");
+        assert_eq!(content(&copy), content(&led));
+        broker.delete_topic("twice");
+    }
+    let entries = std::fs::read_dir(dir.path()).expect("listed");
+    let names = entries.filter_map(|entry| entry.expect("listed").file_name().into_string().ok());
+    assert_eq!(names.filter(|name| name.ends_with("-stray")).count(), 1);
 }
 
 #[test]
