@@ -65,7 +65,6 @@ run_nodes() {
     local id
     for id in $NODE_IDS; do run_node "$id"; done
     for id in $NODE_IDS; do node_ready "$id" || return 1; done
-    BROKER_PID=${NODE_PID[${NODE_IDS%% *}]}
 }
 
 # run_node ID : starts a node that does not run, on the same ports and data.
@@ -74,6 +73,8 @@ run_node() {
     NODE_PID[$1]=$!
     kill_at_exit $!
     disown $!
+    # whose life `finish` asks about
+    [ "$1" != "${NODE_IDS%% *}" ] || BROKER_PID=$!
 }
 
 # node_ready ID : waits until a node answers Metadata.
