@@ -14,7 +14,7 @@ use super::paths::{INDEX, LOG, TIME_INDEX, segment_file};
 use super::segment::ClosedSegment;
 use super::unified::Log;
 use crate::protocol::batch::for_each_record;
-use crate::types::{NO_TIMESTAMP, Offset, TimestampMs};
+use crate::types::{Offset, TimestampMs};
 
 /// Read-ahead of the walk over batch headers.
 const CHUNK: usize = 16 << 10;
@@ -27,7 +27,7 @@ pub enum Wanted {
     /// The first at or above the log start whose timestamp is at least this.
     AtLeast(TimestampMs),
     /// The first with the largest timestamp (ListOffsets -3). As in Kafka it may be below the log start offset, while its
-    /// segment is still there.
+    /// segment is still there. Records without timestamps have the largest one where there are no others.
     Largest,
 }
 
@@ -89,7 +89,7 @@ impl Log {
             rest: None,
         };
         let first = self.closed.partition_point(|s| s.base_offset < first_base);
-        let mut largest = NO_TIMESTAMP;
+        let mut largest = TimestampMs::MIN;
         for segment in &self.closed[first..] {
             if search.is_full() {
                 search.rest = Some(segment.base_offset);
@@ -97,7 +97,7 @@ impl Log {
             }
             let known = segment.largest_known();
             if known.is_none_or(|known| wanted.is_in(known, largest)) {
-                largest = largest.max(known.unwrap_or(NO_TIMESTAMP));
+                largest = largest.max(known.unwrap_or(TimestampMs::MIN));
                 search.candidates.push(Candidate::Closed(segment.clone()));
             }
         }
@@ -192,7 +192,7 @@ impl TimestampSearch {
                         return Ok(found);
                     }
                 }
-                Wanted::Largest if largest > best.map_or(NO_TIMESTAMP, |best| best.1) => {
+                Wanted::Largest if largest > best.map_or(TimestampMs::MIN, |best| best.1) => {
                     best = Some((candidate, largest));
                 }
                 Wanted::AtLeast(_) | Wanted::Largest => {}

@@ -202,6 +202,19 @@ fn preallocated_segments_are_cut_to_their_size_by_rolls_and_stops() {
 }
 
 #[test]
+fn the_newest_of_records_without_timestamps_is_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open_with(dir.path(), &config(|_| {}));
+    append(&mut log, batch(1, 10, -1));
+    log.roll(1).unwrap();
+    append(&mut log, batch(1, 10, -1));
+    let found = newest(&log).unwrap();
+    assert_eq!((found.offset, found.timestamp), (0, -1));
+    append(&mut log, batch(1, 10, 0));
+    assert_eq!(newest(&log).unwrap().offset, 2);
+}
+
+#[test]
 fn a_search_by_time_opens_one_segment_and_needs_no_lock() {
     let dir = tempfile::tempdir().unwrap();
     let size = batch(1, 100, NOW).size_bytes() as i32;
