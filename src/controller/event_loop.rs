@@ -98,7 +98,10 @@ struct EventLoop {
 }
 
 fn not_controller() -> Error {
-    ErrorCode::NotController.into()
+    Error::new(
+        ErrorCode::NotController,
+        "another node is the active controller",
+    )
 }
 
 impl EventLoop {

@@ -1,13 +1,17 @@
 //! Responses to requests that failed as a whole: every part of the request gets the same error, as Kafka's `getErrorResponse` does.
 
 use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
+use kafka_protocol::messages::alter_partition_reassignments_response::{
+    ReassignablePartitionResponse, ReassignableTopicResponse,
+};
 use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use kafka_protocol::messages::create_topics_response::CreatableTopicResult;
 use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
 use kafka_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
 use kafka_protocol::messages::incremental_alter_configs_response as incremental;
 use kafka_protocol::messages::{
-    AlterConfigsRequest, AlterConfigsResponse, CreatePartitionsRequest, CreatePartitionsResponse,
+    AlterConfigsRequest, AlterConfigsResponse, AlterPartitionReassignmentsRequest,
+    AlterPartitionReassignmentsResponse, CreatePartitionsRequest, CreatePartitionsResponse,
     CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
     ElectLeadersRequest, ElectLeadersResponse, IncrementalAlterConfigsRequest,
     IncrementalAlterConfigsResponse, TopicName, UpdateFeaturesResponse,
@@ -65,10 +69,8 @@ pub(super) fn delete_topics(
     });
     let topics: Vec<_> = by_name.chain(by_state).collect();
     |error| {
-        let failed = topics.into_iter().map(|result| {
-            let result = result.with_error_code(error.code());
-            result.with_error_message(message(&error))
-        });
+        let failed = topics.into_iter();
+        let failed = failed.map(|result| result.with_error_code(error.code()));
         DeleteTopicsResponse::default().with_responses(failed.collect())
     }
 }
@@ -146,6 +148,35 @@ pub(super) fn elect_leaders(
         ElectLeadersResponse::default()
             .with_replica_election_results(failed.collect())
             .with_error_code(error.code())
+    }
+}
+
+/// The code stands in the response as well.
+pub(super) fn alter_partition_reassignments(
+    request: &AlterPartitionReassignmentsRequest,
+) -> impl FnOnce(Error) -> AlterPartitionReassignmentsResponse + use<> {
+    let topics = request.topics.iter().map(|topic| {
+        let partitions = topic.partitions.iter();
+        let partitions: Vec<_> = partitions.map(|p| p.partition_index).collect();
+        (topic.name.clone(), partitions)
+    });
+    let topics: Vec<_> = topics.collect();
+    |error| {
+        let failed = topics.into_iter().map(|(name, partitions)| {
+            let partitions = partitions.into_iter().map(|partition| {
+                ReassignablePartitionResponse::default()
+                    .with_partition_index(partition)
+                    .with_error_code(error.code())
+                    .with_error_message(message(&error))
+            });
+            ReassignableTopicResponse::default()
+                .with_name(name)
+                .with_partitions(partitions.collect())
+        });
+        AlterPartitionReassignmentsResponse::default()
+            .with_responses(failed.collect())
+            .with_error_code(error.code())
+            .with_error_message(message(&error))
     }
 }
 

@@ -349,6 +349,7 @@ impl Handle {
         &self,
         request: AlterPartitionReassignmentsRequest,
     ) -> AlterPartitionReassignmentsResponse {
+        let failed = failure::alter_partition_reassignments(&request);
         let (timeout_ms, version) = (request.timeout_ms, 1);
         let result = self.ask(
             timeout_ms,
@@ -356,11 +357,6 @@ impl Handle {
             request,
             reassignment_control::alter_partition_reassignments,
         );
-        let failed = |error: Error| {
-            AlterPartitionReassignmentsResponse::default()
-                .with_error_code(error.code())
-                .with_error_message(failure::message(&error))
-        };
         result.await.unwrap_or_else(failed)
     }
 

@@ -303,7 +303,9 @@ pub(super) fn elect_leaders(
     let mut records = Vec::new();
     let mut results: Vec<ReplicaElectionResult> = Vec::new();
     let answer = |partition: i32, result: Result<(), Error>| {
-        let answer = PartitionResult::default().with_partition_id(partition);
+        let answer = PartitionResult::default()
+            .with_partition_id(partition)
+            .with_error_message(None);
         match result {
             Ok(()) => answer,
             Err(error) => answer

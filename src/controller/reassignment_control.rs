@@ -40,6 +40,10 @@ pub(super) fn alter_partition_reassignments(
     request: &AlterPartitionReassignmentsRequest,
 ) -> Outcome<AlterPartitionReassignmentsResponse> {
     let may_resize = request.allow_replication_factor_change;
+    if request.topics.is_empty() {
+        // Kafka answers the empty text here, and none elsewhere.
+        return Outcome::unchanged(AlterPartitionReassignmentsResponse::default());
+    }
     let mut records: Vec<MetadataRecord> = Vec::new();
     let responses = request.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|asked| {

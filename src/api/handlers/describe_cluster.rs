@@ -66,6 +66,7 @@ fn describe_controllers(
 ) -> DescribeClusterResponse {
     match request.endpoint_type {
         CONTROLLERS => {}
+        BROKERS if context.version == 0 => return refuse(ErrorCode::InvalidRequest),
         BROKERS => return refuse(ErrorCode::MismatchedEndpointType),
         _ => return refuse(ErrorCode::UnsupportedEndpointType),
     }

@@ -1,4 +1,4 @@
-//! DescribeProducers (key 61), v0. The idempotent producers that a partition's leader remembers (KIP-664).
+//! DescribeProducers (key 61), v0. The idempotent producers that a replica remembers, leader or follower (KIP-664).
 
 use kafka_protocol::messages::describe_producers_response::{
     PartitionResponse, ProducerState, TopicResponse,
@@ -47,9 +47,6 @@ fn producers(
     index: i32,
 ) -> Result<Vec<ActiveProducer>, Error> {
     let partition = context.services.replicas.find(topic, index)?;
-    if !partition.is_leader() {
-        return Err(ErrorCode::NotLeaderOrFollower.into());
-    }
     partition.with_log(|log| log.active_producers().collect())
 }
 

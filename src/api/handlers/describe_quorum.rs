@@ -55,6 +55,10 @@ pub async fn handle(
             .with_observers(info.observers.iter().map(state).collect());
     } else {
         partition.error_code = ErrorCode::NotLeaderOrFollower.code();
+        if version >= 2 {
+            partition.error_message =
+                Some(StrBytes::from_static_str("another node leads the quorum"));
+        }
     }
     let topic = TopicData::default()
         .with_topic_name(TopicName(StrBytes::from_static_str(CLUSTER_METADATA_TOPIC)))
