@@ -4,6 +4,7 @@
 #   run.sh --live [--only REGEX]     Ottla against an Apache Kafka started beside it
 #   run.sh --record [--only REGEX]   writes the golden files from Apache Kafka
 #   --broker HOST:PORT               a broker that runs already, instead of a fresh one
+# With NODES=3 the cases of cases-3/ on three nodes each.
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../../scripts/lib/env.sh"
 
@@ -19,23 +20,31 @@ while [ $# -gt 0 ]; do
 done
 
 fetch_kafka || exit 1
-classes=$OTTLA_CACHE/diff-classes
+classes=$OTTLA_CACHE/diff-$(cat "$here"/src/*.java | sha256sum | cut -c1-12)
 mkdir -p "$classes"
-if [ -n "$(find "$here/src" -name '*.java' -newer "$classes/Diff.class" 2>&1)" ]; then
+if [ ! -e "$classes/Diff.class" ]; then
     javac -nowarn -cp "$KAFKA_HOME/libs/*" -d "$classes" "$here"/src/*.java 2>"$classes/log" || { cat "$classes/log"; exit 1; }
 fi
 
 properties=(group.initial.rebalance.delay.ms=200)
+[ "$NODES" = 1 ] || properties+=(offsets.topic.num.partitions=6 leader.imbalance.check.interval.seconds=3600)
+# address : of what start_broker started
+address() {
+    local id all=
+    [ "$NODES" != 1 ] || { echo "$BOOTSTRAP"; return; }
+    for id in $NODE_IDS; do all+=${all:+,}127.0.0.1:${NODE_PORT[id]}:${NODE_CONTROLLER_PORT[id]}; done
+    echo "$all"
+}
 if [ "$mode" = live ]; then
     BROKER=kafka start_broker "${properties[@]}" || exit 1
     kill_at_exit "$BROKER_PID"
-    args+=(--kafka "$BOOTSTRAP")
+    args+=(--kafka "$(address)")
     BROKER_PID=
 fi
 [ "$mode" = record ] && BROKER=kafka
 if [ -z "$broker" ]; then
     start_broker "${properties[@]}" || exit 1
-    broker=$BOOTSTRAP
+    broker=$(address)
 fi
 java -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Dlog4j2.level=ERROR -cp "$classes:$KAFKA_HOME/libs/*" \
     Diff "$mode" --broker "$broker" --dir "$here" ${args[@]+"${args[@]}"}

@@ -17,20 +17,17 @@ final class Case {
 
     private final JsonNode script;
     private final String name;
-    private final String host;
-    private final int port;
+    private final Nodes nodes;
     private final ArrayNode log = F.arrayNode();
     private final Map<String, Wire> wires = new HashMap<>();
     private Map<String, JsonNode> vars;
     private Normal normal;
     private boolean dead;
 
-    Case(String name, JsonNode script, String broker) {
+    Case(String name, JsonNode script, Nodes nodes) {
         this.name = name;
         this.script = script;
-        int colon = broker.lastIndexOf(':');
-        host = broker.substring(0, colon);
-        port = Integer.parseInt(broker.substring(colon + 1));
+        this.nodes = nodes;
     }
 
     ArrayNode run() {
@@ -65,7 +62,7 @@ final class Case {
 
     private void pass(JsonNode steps, Map.Entry<String, JsonNode> each) throws Exception {
         vars = new HashMap<>();
-        normal = new Normal(host, port);
+        normal = new Normal(nodes);
         wires.values().forEach(Wire::close);
         wires.clear();
         String t = name.replace("/", "-").replaceAll("[^a-zA-Z0-9]", "-");
@@ -74,6 +71,7 @@ final class Case {
             t += "-" + each.getValue().asText().replaceAll("[^a-zA-Z0-9]", "-");
         }
         vars.put("t", F.textNode(t));
+        if (nodes.several()) quorum();
         for (JsonNode step : steps) {
             if (!dead) step(step, each);
         }
@@ -90,12 +88,26 @@ final class Case {
 
     private Wire wire(JsonNode step) throws IOException {
         String id = step.path("conn").asText("main");
+        boolean controller = step.has("controller");
+        int node = controller ? expand(step.get("controller")).asInt() : step.has("node") ? expand(step.get("node")).asInt() : 0;
+        if (node != 0) id += (controller ? " controller " : " node ") + node;
         Wire w = wires.get(id);
         if (w == null || w.closed) {
-            w = new Wire(host, port);
+            w = new Wire(nodes.host, controller ? nodes.controllerPort(node) : nodes.port(node));
             wires.put(id, w);
         }
         return w;
+    }
+
+    /** Sets $active, the leader of the quorum, and $inactive, another voter. */
+    private void quorum() throws Exception {
+        ObjectNode body = F.objectNode();
+        body.putArray("topics").addObject().put("topicName", "__cluster_metadata").putArray("partitions").addObject().put("partitionIndex", 0);
+        Wire w = wire(F.objectNode());
+        transmit(w, F.objectNode(), ApiKeys.DESCRIBE_QUORUM, (short) 1, Defaults.fill("DescribeQuorum", 1, body));
+        JsonNode leader = w.receive(TIMEOUT_MS).at("/topics/0/partitions/0/leaderId");
+        vars.put("active", leader);
+        vars.put("inactive", F.numberNode(nodes.otherThan(leader.asInt())));
     }
 
     private void step(JsonNode s, Map.Entry<String, JsonNode> each) throws Exception {
@@ -284,6 +296,11 @@ final class Case {
         Wire w = wire(s);
         ObjectNode t = F.objectNode().put("name", s.get("topic").asText()).put("numPartitions", s.path("partitions").asInt(1))
             .put("replicationFactor", 1);
+        if (s.has("assignments")) {
+            t.put("numPartitions", -1).put("replicationFactor", -1);
+            ArrayNode all = t.putArray("assignments");
+            for (JsonNode replicas : s.get("assignments")) all.addObject().put("partitionIndex", all.size() - 1).set("brokerIds", replicas);
+        }
         ArrayNode configs = t.putArray("configs");
         s.path("configs").fields().forEachRemaining(e ->
             configs.addObject().put("name", e.getKey()).put("value", e.getValue().asText()));
@@ -297,14 +314,18 @@ final class Case {
         m.putArray("topics").addObject().put("name", s.get("topic").asText());
         m.put("allowAutoTopicCreation", false);
         long end = System.currentTimeMillis() + TIMEOUT_MS;
+        if (s.has("assignments")) {
+            for (int node : nodes.ids()) everywhere(s, m, node, end);
+        }
+        int partitions = s.has("assignments") ? s.get("assignments").size() : s.path("partitions").asInt(1);
         while (true) {
             Wire again = wire(s);
             transmit(again, F.objectNode(), ApiKeys.METADATA, (short) 12, Defaults.fill("Metadata", 12, m));
             JsonNode md = again.receive(TIMEOUT_MS).at("/topics/0");
-            boolean ready = md.path("errorCode").asInt(-1) == 0 && md.path("partitions").size() == s.path("partitions").asInt(1);
+            boolean ready = md.path("errorCode").asInt(-1) == 0 && md.path("partitions").size() == partitions;
             for (JsonNode p : md.path("partitions")) ready &= p.path("errorCode").asInt(-1) == 0;
             // The metadata cache hears of a topic a little before the log does.
-            if (ready && led(again, s.get("topic"), s.path("partitions").asInt(1))) {
+            if (ready && (s.has("assignments") || led(again, s.get("topic"), partitions))) {
                 JsonNode id = md.path("topicId");
                 vars.put(s.path("id").asText("topicId"), id);
                 normal.name(id.asText(), s.path("id").asText("topicId"));
@@ -319,20 +340,46 @@ final class Case {
         }
     }
 
+    /** Waits until a node has heard of a topic, and its followers are in sync where it leads. */
+    private void everywhere(JsonNode s, ObjectNode metadata, int node, long end) throws Exception {
+        ObjectNode step = F.objectNode().put("node", node);
+        while (System.currentTimeMillis() < end) {
+            Wire w = wire(step);
+            transmit(w, step, ApiKeys.METADATA, (short) 12, Defaults.fill("Metadata", 12, metadata));
+            boolean ready = w.receive(TIMEOUT_MS).at("/topics/0/errorCode").asInt(-1) == 0;
+            for (int i = 0; i < s.get("assignments").size(); i++) {
+                if (s.get("assignments").get(i).get(0).asInt() == node) ready &= leads(w, s.get("topic"), i);
+            }
+            if (ready) return;
+            Thread.sleep(20);
+        }
+        note("topic", F.textNode("never ready at node " + node));
+    }
+
+    private boolean leads(Wire w, JsonNode topic, int partition) throws Exception {
+        ObjectNode body = F.objectNode().put("replicaId", -1);
+        ObjectNode t = body.putArray("topics").addObject();
+        t.set("name", topic);
+        t.putArray("partitions").addObject().put("partitionIndex", partition).put("timestamp", -2).put("currentLeaderEpoch", -1);
+        transmit(w, F.objectNode(), ApiKeys.LIST_OFFSETS, (short) 7, Defaults.fill("ListOffsets", 7, body));
+        return w.receive(TIMEOUT_MS).at("/topics/0/partitions/0/errorCode").asInt(-1) == 0;
+    }
+
     /** Waits until the group coordinator has loaded all its partitions. */
-    static void warm(String broker) throws Exception {
+    static void warm(Nodes nodes) throws Exception {
         ArrayNode script = F.arrayNode();
         ObjectNode find = script.addObject().put("api", "FindCoordinator").put("v", 4).put("timeout", 30000);
         find.putObject("body").put("keyType", 0).putArray("coordinatorKeys").add("warm");
         find.putObject("until").put("/coordinators/0/errorCode", 0);
-        ObjectNode describe = script.addObject().put("api", "DescribeGroups").put("v", 5).put("timeout", 30000);
+        // With several nodes no single one knows all groups.
+        ObjectNode describe = (nodes.several() ? F.arrayNode() : script).addObject().put("api", "DescribeGroups").put("v", 5).put("timeout", 30000);
         ArrayNode groups = describe.putObject("body").putArray("groups");
         ObjectNode until = describe.putObject("until");
         for (int i = 0; i < 400; i++) {
             groups.add("warm" + i);
             until.put("/groups/" + i + "/errorCode", 0);
         }
-        for (JsonNode note : new Case("warm/up", script, broker).run()) System.out.println("warming up: " + note);
+        for (JsonNode note : new Case("warm/up", script, nodes).run()) System.out.println("warming up: " + note);
     }
 
     private boolean led(Wire w, JsonNode topic, int partitions) throws Exception {
@@ -421,6 +468,7 @@ final class Case {
             case "$string": return F.textNode(v.get(0).asText().repeat(v.get(1).asInt()));
             case "$before": return F.textNode(v.get(0).asText().split(v.get(1).asText(), 2)[0]);
             case "$after": return F.textNode(v.get(0).asText().split(v.get(1).asText(), 2)[1]);
+            case "$otherThan": return F.numberNode(nodes.otherThan(v.asInt()));
             case "$plus": return F.numberNode(v.get(0).asLong() + v.get(1).asLong());
             case "$times": {
                 ArrayNode out = F.arrayNode();

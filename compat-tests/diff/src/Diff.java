@@ -16,8 +16,9 @@ public final class Diff {
         .enable(JsonReadFeature.ALLOW_JAVA_COMMENTS, JsonReadFeature.ALLOW_YAML_COMMENTS, JsonReadFeature.ALLOW_UNQUOTED_FIELD_NAMES,
             JsonReadFeature.ALLOW_TRAILING_COMMA, JsonReadFeature.ALLOW_SINGLE_QUOTES).build();
 
-    private static String target, other;
+    private static Nodes target, other;
     private static Path dir;
+    private static String suffix = "";
     private static int passed, failed, known, fixed;
 
     public static void main(String[] args) throws Exception {
@@ -25,16 +26,17 @@ public final class Diff {
         Pattern only = Pattern.compile(".*");
         for (int i = 1; i + 1 < args.length; i += 2) {
             switch (args[i]) {
-                case "--broker" -> target = args[i + 1];
-                case "--kafka" -> other = args[i + 1];
+                case "--broker" -> target = new Nodes(args[i + 1]);
+                case "--kafka" -> other = new Nodes(args[i + 1]);
                 case "--dir" -> dir = Path.of(args[i + 1]);
                 case "--only" -> only = Pattern.compile(args[i + 1]);
                 default -> throw new IllegalArgumentException(args[i]);
             }
         }
+        if (target.several()) suffix = "-" + target.size();
         Map<String, String> notYet = notYet();
         List<Path> files;
-        try (Stream<Path> s = Files.list(dir.resolve("cases"))) {
+        try (Stream<Path> s = Files.list(dir.resolve("cases" + suffix))) {
             files = s.filter(p -> p.toString().endsWith(".json")).sorted().toList();
         }
         Case.warm(target);
@@ -42,7 +44,7 @@ public final class Diff {
         for (Path file : files) {
             String area = file.getFileName().toString().replace(".json", "");
             ObjectNode cases = (ObjectNode) JSON.readTree(file.toFile());
-            Path goldenFile = dir.resolve("golden").resolve(area + ".json");
+            Path goldenFile = dir.resolve("golden" + suffix).resolve(area + ".json");
             ObjectNode golden = Files.exists(goldenFile) ? (ObjectNode) JSON.readTree(goldenFile.toFile()) : JSON.createObjectNode();
             boolean changed = false;
             List<String> names = new ArrayList<>();

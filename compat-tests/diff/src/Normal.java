@@ -16,12 +16,10 @@ final class Normal {
 
     private final Map<String, String> names = new HashMap<>();
     private final Map<String, Integer> counts = new HashMap<>();
-    private final String address;
-    private final int port;
+    private final Nodes nodes;
 
-    Normal(String host, int port) {
-        this.address = host + ":" + port;
-        this.port = port;
+    Normal(Nodes nodes) {
+        this.nodes = nodes;
     }
 
     /** A captured value is shown by the name of its variable. */
@@ -61,9 +59,9 @@ final class Normal {
         }
         if (TEXTS.contains(field) && n.isTextual()) return f.textNode(n.asText().isEmpty() ? "" : "<text>");
         if (SIZES.contains(field)) return f.textNode(n.asLong() > 0 ? "<bytes>" : n.asText());
-        if (field.equals("port") && n.asInt() == port) return f.textNode("<port>");
+        if (field.equals("port") && nodes.nameOfPort(n.asInt()) != null) return f.textNode(nodes.nameOfPort(n.asInt()));
         if (field.equals("logDir")) return f.textNode("<dir>");
-        if (n.isTextual()) return f.textNode(n.asText().replace(address, "<address>"));
+        if (n.isTextual()) return f.textNode(nodes.hideAddresses(n.asText()));
         if (n.isIntegralNumber() && Math.abs(System.currentTimeMillis() - n.asLong()) < NOW_MS) return f.textNode("<now>");
         return n;
     }
