@@ -130,3 +130,57 @@ fn alter_request(
         .with_broker_epoch(broker_epoch)
         .with_topics(topics.collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::partition::IsrProposal;
+    use crate::types::TopicPartition;
+
+    #[test]
+    fn all_proposals_that_wait_go_in_one_request() {
+        let proposed = |topic: u128, partition, isr: &[(BrokerId, i64)]| ProposedIsr {
+            topic_partition: TopicPartition::new(format!("topic-{topic}").as_str(), partition),
+            topic_id: Uuid::from_u128(topic),
+            proposal: IsrProposal {
+                leader_epoch: 4,
+                partition_epoch: 9,
+                isr: isr.to_vec(),
+            },
+        };
+        let all = [
+            proposed(1, 0, &[(1, 10), (2, 20)]),
+            proposed(2, 0, &[(1, 10)]),
+            proposed(1, 7, &[(1, 10), (3, -1)]),
+        ];
+        let request = alter_request(1, 10, &all);
+        assert_eq!((request.broker_id.0, request.broker_epoch), (1, 10));
+        let found = request.topics.iter().flat_map(|topic| {
+            topic.partitions.iter().map(|p| {
+                assert_eq!((p.leader_epoch, p.partition_epoch), (4, 9));
+                let isr = p.new_isr_with_epochs.iter();
+                let isr: Vec<_> = isr.map(|b| (b.broker_id.0, b.broker_epoch)).collect();
+                (topic.topic_id.as_u128(), p.partition_index, isr)
+            })
+        });
+        let expected = [
+            (1, 0, vec![(1, 10), (2, 20)]),
+            (1, 7, vec![(1, 10), (3, -1)]),
+            (2, 0, vec![(1, 10)]),
+        ];
+        assert_eq!(found.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_refusal_of_one_partition_is_its_own() {
+        let answer = alter_partition_response::PartitionData::default()
+            .with_leader_epoch(4)
+            .with_partition_epoch(10)
+            .with_isr(vec![WireBrokerId(1), WireBrokerId(3)]);
+        let taken = committed(&answer).expect("accepted");
+        assert_eq!((taken.leader_epoch, taken.partition_epoch), (4, 10));
+        assert_eq!(taken.isr, [1, 3]);
+        let refused = answer.with_error_code(ErrorCode::InvalidUpdateVersion.code());
+        assert_eq!(committed(&refused), Err(ErrorCode::InvalidUpdateVersion));
+    }
+}
