@@ -12,6 +12,7 @@ mod reply;
 mod services;
 mod table;
 mod topic_creation;
+pub mod voter_changes;
 
 pub use context::{ConnectionInfo, RequestContext};
 pub use dispatch::{dispatch, dispatch_produce_run, is_produce};

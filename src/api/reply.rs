@@ -10,8 +10,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::protocol::header;
 use crate::protocol::messages::{
-    broker_heartbeat, describe_log_dirs, list_offsets, metadata, offset_commit, offset_fetch,
-    produce, write_txn_markers,
+    add_raft_voter, broker_heartbeat, describe_log_dirs, list_offsets, metadata, offset_commit,
+    offset_fetch, produce, write_txn_markers,
 };
 use crate::protocol::wire::Payload;
 
@@ -167,6 +167,7 @@ macro_rules! own_messages {
 }
 
 own_messages! {
+    add_raft_voter::{AddRaftVoterRequest, AddRaftVoterResponse},
     broker_heartbeat::{BrokerHeartbeatRequest, BrokerHeartbeatResponse},
     describe_log_dirs::{DescribeLogDirsRequest, DescribeLogDirsResponse},
     list_offsets::{ListOffsetsRequest, ListOffsetsResponse},

@@ -229,6 +229,9 @@ pub static API_TABLE: &[ApiSpec] = &[
     api!(73, AssignReplicasToDirs, 0..=0, flexible 0, Cluster(ClusterAction), Request, later!(assign_replicas_to_dirs), on Controllers),
     api!(74, ListConfigResources, 0..=1, flexible 0, Cluster(DescribeConfigs), Request, now!(list_config_resources)),
     api!(75, DescribeTopicPartitions, 0..=0, flexible 0, PerItem(Topic, Describe), Request, now!(describe_topic_partitions)),
+    api!(80, AddRaftVoter, 0..=1, flexible 0, Cluster(Alter), Request, later!(add_raft_voter), on All),
+    api!(81, RemoveRaftVoter, 0..=0, flexible 0, Cluster(Alter), Request, later!(remove_raft_voter), on All),
+    api!(82, UpdateRaftVoter, 0..=0, flexible 0, Cluster(ClusterAction), Request, later!(update_raft_voter), on Controllers),
     api!(1000, Raft, 0..=0, advertised NOBODY, flexible 32767, Cluster(ClusterAction), Exempt, raw!(raft), on Controllers),
 ];
 

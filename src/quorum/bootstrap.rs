@@ -51,7 +51,7 @@ pub fn write_voters(
     fs::create_dir_all(&dir)?;
     let nodes: BTreeMap<u64, VoterNode> = voters
         .iter()
-        .map(|(id, node)| (raft_id(*id), node.clone()))
+        .map(|(id, node)| (raft_id(*id, node.directory_id), node.clone()))
         .collect();
     let membership = Membership::new(vec![nodes.keys().copied().collect()], nodes)
         .map_err(|error| io::Error::other(error.to_string()))?;

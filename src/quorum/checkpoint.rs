@@ -50,7 +50,7 @@ pub(super) fn write_part(
     let mut out = io::BufWriter::new(File::create(&path)?);
     let header = [
         control::snapshot_header(last_contained_ms),
-        control::kraft_version(),
+        control::kraft_version_of(membership),
         control::voters(membership),
     ];
     out.write_all(&control::batch(0, id.1, last_contained_ms, &header))?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 
-use super::types::{Membership, VoterEndpoint, VoterNode, node_id, raft_id};
+use super::types::{Membership, VoterEndpoint, VoterNode, kraft_version, node_id, raft_id};
 use crate::protocol::batch::{BatchBuilder, BatchHeader, Record, Records};
 use crate::protocol::control_records::{
     self, ControlRecordType, KRaftVersionFeature, KRaftVersionRecord, LeaderChangeMessage,
@@ -77,10 +77,11 @@ pub(super) fn leader_change(leader_id: BrokerId, membership: &Membership) -> Con
     )
 }
 
-pub(super) fn kraft_version() -> ControlRecord {
+/// The level that goes with `membership`.
+pub(super) fn kraft_version_of(membership: &Membership) -> ControlRecord {
     let record = KRaftVersionRecord {
         version: 0,
-        kraft_version: KRAFT_VERSION,
+        kraft_version: kraft_version(membership),
     };
     (
         ControlRecordType::KRaftVersion,
@@ -134,7 +135,7 @@ pub(super) fn decode_voters(value: &Bytes) -> Option<Membership> {
                 directory_id: voter.voter_directory_id,
                 endpoints: voter.endpoints.into_iter().map(endpoint).collect(),
             };
-            (raft_id(voter.voter_id), node)
+            (raft_id(voter.voter_id, node.directory_id), node)
         })
         .collect();
     let voters = nodes.keys().copied().collect();

@@ -15,7 +15,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::checkpoint;
+use super::join::{self, Joining};
 use super::log_storage::LogStore;
+use super::membership::MembersStep;
 use super::network::{NetworkFactory, RaftRequest, RaftResponse, Transport};
 use super::observers::Observers;
 use super::sidecar::Checkpoint;
@@ -23,14 +25,16 @@ use super::state_machine::StateMachine;
 use super::store::{Store, lock};
 use super::subscriber;
 use super::timing::QuorumTiming;
+use super::transport::address;
 use super::types::{
-    AppliedEntry, CommittedLeaderId, Membership, Proposal, VoterEndpoint, VoterNode, leader_epoch,
-    node_id, raft_id,
+    AppliedEntry, CommittedLeaderId, Membership, Proposal, VoterEndpoint, VoterNode, kraft_version,
+    leader_epoch, node_id, raft_id,
 };
+use super::voters::{VoterChange, VoterChangeError};
 use super::writer::Command;
 use super::{
     BoxFuture, Committed, LeaderAndEpoch, MetaLog, ProposeError, QuorumInfo, RECORDS_PER_BATCH_MAX,
-    ReplicaState, SnapshotError, TypeConfig,
+    ReplicaState, SnapshotError, TypeConfig, VoterWait,
 };
 use crate::clock::Clock;
 use crate::config::TopicConfig;
@@ -39,29 +43,33 @@ use crate::protocol::batch::BatchBuilder;
 use crate::protocol::metadata_records::{MetadataRecord, encode_record};
 use crate::types::{
     BrokerId, CLUSTER_METADATA_TOPIC, CLUSTER_METADATA_TOPIC_ID, LeaderEpoch, Offset, TimestampMs,
-    TopicPartition,
+    TopicPartition, Uuid,
 };
 
 /// Checkpoints that are kept: should the newest be damaged, the older one and the log behind it still serve.
 const CHECKPOINTS_KEPT: usize = 2;
 
-type MetadataRaft = Raft<TypeConfig, StateMachine>;
+pub(super) type MetadataRaft = Raft<TypeConfig, StateMachine>;
 type Answer = openraft::raft::ClientWriteResult<TypeConfig>;
-type Responder = ProgressResponder<TypeConfig, Answer>;
+pub(super) type Responder = ProgressResponder<TypeConfig, Answer>;
 
 /// What [`OpenraftMetaLog::open`] needs.
 pub struct MetaLogParams {
     pub node_id: BrokerId,
+    /// This node as a voter: the id of its directory and where its controller listens.
+    pub own: VoterNode,
     /// `metadata.log.dir`
     pub log_dir: Arc<LogDir>,
     /// Segment sizes and the like of the metadata log.
     pub config: Arc<TopicConfig>,
-    /// The first voters, this node among them; used once, in an empty directory.
+    /// The first voters, this node among them; used once, in an empty directory. None: this node waits until it is added.
     pub voters: BTreeMap<BrokerId, VoterNode>,
     pub transport: Arc<dyn Transport>,
-    /// Where voters listen, if the configuration says so (`controller.quorum.voters`); else their record in the log does.
+    /// Where static voters listen (`controller.quorum.voters`); of others their record in the log says it.
     pub addresses: BTreeMap<BrokerId, VoterEndpoint>,
     pub timing: QuorumTiming,
+    /// How to come to a quorum that does not know this node.
+    pub joining: Joining,
     pub clock: Clock,
 }
 
@@ -81,33 +89,50 @@ pub struct OpenraftMetaLog {
 
 pub(super) struct Inner {
     pub(super) own_id: BrokerId,
+    pub(super) own: VoterNode,
+    pub(super) cluster_id: Option<String>,
     pub(super) raft: MetadataRaft,
     pub(super) store: Arc<Store>,
+    pub(super) transport: Arc<dyn Transport>,
     addresses: BTreeMap<BrokerId, VoterEndpoint>,
     pub(super) timing: QuorumTiming,
     pub(super) clock: Clock,
     pub(super) leader: watch::Sender<LeaderAndEpoch>,
     /// Who follows the log without a vote, while this node leads.
     pub(super) observers: Mutex<Observers>,
-    proposals: Mutex<Proposals>,
-    forward: mpsc::UnboundedSender<Forward>,
-    stop: CancellationToken,
+    pub(super) proposals: Mutex<Proposals>,
+    pub(super) forward: mpsc::UnboundedSender<Forward>,
+    /// Held while the quorum's voters change: one change at a time.
+    pub(super) voters_turn: Arc<tokio::sync::Mutex<()>>,
+    /// Held while its members change, observers among them.
+    pub(super) members_turn: Arc<tokio::sync::Mutex<()>>,
+    pub(super) stop: CancellationToken,
 }
 
 /// Where the next proposal goes, while this node leads.
 #[derive(Debug, Default)]
-struct Proposals {
-    leading: bool,
-    epoch: LeaderEpoch,
-    next_offset: Offset,
-    failed: bool,
+pub(super) struct Proposals {
+    pub(super) leading: bool,
+    pub(super) epoch: LeaderEpoch,
+    pub(super) next_offset: Offset,
+    pub(super) failed: bool,
 }
 
-/// A proposal on its way to raft, in order.
-struct Forward {
-    proposal: Proposal,
-    epoch: LeaderEpoch,
-    responder: Responder,
+impl Proposals {
+    pub(super) fn leads(&self, epoch: LeaderEpoch) -> bool {
+        self.leading && self.epoch == epoch
+    }
+}
+
+/// What is on its way to raft, in order.
+pub(super) enum Forward {
+    Records {
+        proposal: Proposal,
+        epoch: LeaderEpoch,
+        responder: Responder,
+    },
+    /// Takes one offset, as was promised to whom comes behind.
+    Members(MembersStep),
 }
 
 impl OpenraftMetaLog {
@@ -117,17 +142,24 @@ impl OpenraftMetaLog {
         let own_id = params.node_id;
         let clock = params.clock.clone();
         let (log_dir, config, opening) = (params.log_dir, params.config, params.clock);
+        let cluster_id = log_dir.meta_properties().map(|it| it.cluster_id.clone());
+        let (voters, own) = (params.voters.clone(), params.own.clone());
         let store = tokio::task::spawn_blocking(move || {
-            open_store(raft_id(own_id), log_dir, config, opening)
+            let raft_id = move |known: &Membership| own_raft_id(own_id, &own, known, &voters);
+            open_store(raft_id, log_dir, config, opening)
         })
         .await
         .map_err(io::Error::other)??;
         let store = Arc::new(store);
-        let alone = is_alone(&store, own_id, &params.voters);
+        let alone = is_alone(&store, &params.voters);
+        let network = NetworkFactory {
+            transport: Arc::clone(&params.transport),
+            store: Arc::clone(&store),
+        };
         let raft = MetadataRaft::new(
-            raft_id(own_id),
+            store.own_id(),
             Arc::new(raft_config(alone, &params.timing)?),
-            NetworkFactory(params.transport),
+            network,
             LogStore(Arc::clone(&store)),
             StateMachine(Arc::clone(&store)),
         )
@@ -137,8 +169,11 @@ impl OpenraftMetaLog {
         let (forward, queue) = mpsc::unbounded_channel();
         let inner = Arc::new(Inner {
             own_id,
+            own: params.own,
+            cluster_id,
             raft: raft.clone(),
             store,
+            transport: params.transport,
             addresses: params.addresses,
             timing: params.timing,
             clock,
@@ -149,10 +184,14 @@ impl OpenraftMetaLog {
             observers: Mutex::default(),
             proposals: Mutex::default(),
             forward,
+            voters_turn: Arc::default(),
+            members_turn: Arc::default(),
             stop: CancellationToken::new(),
         });
         tokio::spawn(run_forwarder(raft, queue));
         tokio::spawn(run_leader_watch(Arc::clone(&inner)));
+        tokio::spawn(join::run(Arc::clone(&inner), params.joining));
+        tokio::spawn(Arc::clone(&inner).forget_silent_observers());
         Ok(Self { inner })
     }
 
@@ -183,12 +222,38 @@ impl OpenraftMetaLog {
                         .map_err(closed)?,
                 )
             }
+            RaftRequest::Join {
+                cluster_id,
+                node_id,
+                node,
+                as_voter,
+            } => {
+                let is_ours = cluster_id == self.inner.cluster_id;
+                RaftResponse::Join(is_ours && self.inner.admit(node_id, node, as_voter).await)
+            }
         })
+    }
+
+    /// The id by which raft knows this replica.
+    pub(super) fn raft_id(&self) -> u64 {
+        self.inner.store.own_id()
     }
 
     /// Where the log and its checkpoints are.
     pub(super) fn dir(&self) -> &std::path::Path {
         &self.inner.store.dir
+    }
+
+    /// Forgets observers now that it has not heard of for `silence`, however long it waits for them.
+    #[cfg(test)]
+    pub(super) async fn forget_observers_silent_for(&self, silence: Duration) {
+        let long_ago = tokio::time::Instant::now() - silence;
+        let observers = self.inner.members().0;
+        let observers = observers.membership().learner_ids();
+        let mut first_seen = observers.map(|id| (id, long_ago)).collect();
+        self.inner
+            .forget_observers_silent_for(silence, &mut first_seen)
+            .await;
     }
 
     #[cfg(test)]
@@ -235,8 +300,32 @@ fn closed(reason: impl ToString) -> ProposeError {
     ProposeError::Closed(reason.to_string().into())
 }
 
+/// The id of this replica: as its quorum has voters with directories or without.
+fn own_raft_id(
+    own_id: BrokerId,
+    own: &VoterNode,
+    known: &Membership,
+    first: &BTreeMap<BrokerId, VoterNode>,
+) -> u64 {
+    let mut known = known.voter_ids().filter_map(|id| known.get_node(&id));
+    let is_static = match known.next() {
+        Some(voter) => voter.directory_id.is_nil(),
+        None => first
+            .get(&own_id)
+            .is_some_and(|it| it.directory_id.is_nil()),
+    };
+    raft_id(
+        own_id,
+        if is_static {
+            Uuid::nil()
+        } else {
+            own.directory_id
+        },
+    )
+}
+
 fn open_store(
-    own_id: u64,
+    own_id: impl FnOnce(&Membership) -> u64,
     log_dir: Arc<LogDir>,
     config: Arc<TopicConfig>,
     clock: Clock,
@@ -266,16 +355,19 @@ pub(super) fn open_log(
 }
 
 /// Whether this node is the only voter, by the log or, before there is one, by the configuration.
-fn is_alone(store: &Store, own_id: BrokerId, voters: &BTreeMap<BrokerId, VoterNode>) -> bool {
+fn is_alone(store: &Store, voters: &BTreeMap<BrokerId, VoterNode>) -> bool {
     let state = store.state();
     if state.last_log_id().is_none() {
-        return voters.keys().all(|id| *id == own_id);
+        let mut ids = voters
+            .iter()
+            .map(|(id, node)| raft_id(*id, node.directory_id));
+        return voters.len() == 1 && ids.all(|id| id == store.own_id());
     }
-    state.is_sole_voter(raft_id(own_id))
+    state.is_sole_voter(store.own_id())
 }
 
-fn is_sole_voter(membership: &Membership, own_id: BrokerId) -> bool {
-    membership.nodes().count() == 1 && membership.voter_ids().all(|id| id == raft_id(own_id))
+fn is_sole_voter(membership: &Membership, own_id: u64) -> bool {
+    membership.nodes().count() == 1 && membership.voter_ids().all(|id| id == own_id)
 }
 
 fn raft_config(alone: bool, timing: &QuorumTiming) -> Result<Config, QuorumError> {
@@ -300,7 +392,7 @@ fn raft_config(alone: bool, timing: &QuorumTiming) -> Result<Config, QuorumError
         .map_err(|error| QuorumError::Raft(error.to_string()))
 }
 
-/// First start: writes the voters. A sole voter elects itself, without waiting for a timeout.
+/// First start: writes the voters. A sole voter elects itself, without waiting for a timeout; who is no voter yet waits.
 async fn start(
     raft: &MetadataRaft,
     alone: bool,
@@ -312,11 +404,11 @@ async fn start(
         if alone {
             raft.trigger().elect(false).await.map_err(|e| failed(&e))?;
         }
-    } else {
+    } else if !voters.is_empty() {
         // This begins an election too.
         let voters: BTreeMap<u64, VoterNode> = voters
             .into_iter()
-            .map(|(id, node)| (raft_id(id), node))
+            .map(|(id, node)| (raft_id(id, node.directory_id), node))
             .collect();
         raft.initialize(voters).await.map_err(|e| failed(&e))?;
     }
@@ -326,14 +418,23 @@ async fn start(
 /// Hands proposals to raft one after the other, which keeps their order.
 async fn run_forwarder(raft: MetadataRaft, mut queue: mpsc::UnboundedReceiver<Forward>) {
     while let Some(next) = queue.recv().await {
-        let expected = CommittedLeaderId::from(u64::from(next.epoch.unsigned_abs()));
-        let sent = raft
-            .write(next.proposal)
-            .with_leader(expected)
-            .responder(next.responder)
-            .await;
-        if sent.is_err() {
-            return;
+        match next {
+            Forward::Records {
+                proposal,
+                epoch,
+                responder,
+            } => {
+                let expected = CommittedLeaderId::from(u64::from(epoch.unsigned_abs()));
+                let sent = raft
+                    .write(proposal)
+                    .with_leader(expected)
+                    .responder(responder)
+                    .await;
+                if sent.is_err() {
+                    return;
+                }
+            }
+            Forward::Members(step) => step.carry_out(&raft).await,
         }
     }
 }
@@ -345,7 +446,8 @@ async fn run_leader_watch(inner: Arc<Inner>) {
     loop {
         let (vote, current_leader, sole) = {
             let now = metrics.borrow_watched();
-            let sole = is_sole_voter(now.membership_config.membership(), inner.own_id);
+            let members = now.membership_config.membership();
+            let sole = is_sole_voter(members, inner.store.own_id());
             (now.vote, now.current_leader, sole)
         };
         inner.raft.runtime_config().tick(!sole);
@@ -393,7 +495,7 @@ impl Inner {
             return Err(ProposeError::BadSize);
         }
         let mut proposals = lock(&self.proposals);
-        if !proposals.leading || proposals.epoch != epoch {
+        if !proposals.leads(epoch) {
             return Err(ProposeError::NotLeader);
         }
         if proposals.failed {
@@ -413,7 +515,7 @@ impl Inner {
         };
         proposals.next_offset += proposal.records.as_ref().map_or(0, |it| it.len() as Offset);
         let (responder, answer) = Responder::complete_only();
-        let forward = Forward {
+        let forward = Forward::Records {
             proposal,
             epoch,
             responder,
@@ -597,14 +699,25 @@ impl MetaLog for OpenraftMetaLog {
     }
 
     fn endpoint(&self, node_id: BrokerId) -> Option<VoterEndpoint> {
-        if let Some(configured) = self.inner.addresses.get(&node_id) {
-            return Some(configured.clone());
-        }
-        let metrics = self.inner.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let membership = metrics.membership_config.membership();
-        let node = membership.get_node(&raft_id(node_id))?;
-        node.endpoints.first().cloned()
+        let newest = self.inner.store.state().membership_at(u64::MAX);
+        let membership = newest.membership();
+        let mut voters = membership.voter_ids();
+        let voter = voters.find(|id| super::types::node_id(*id) == node_id);
+        let node = voter.and_then(|id| membership.get_node(&id));
+        address(&self.inner.addresses, node_id, node).cloned()
+    }
+
+    fn change_voters(
+        &self,
+        change: VoterChange,
+        wait: VoterWait,
+    ) -> BoxFuture<'static, Result<(), VoterChangeError>> {
+        let inner = Arc::clone(&self.inner);
+        Box::pin(async move { inner.change_voters(change, wait).await })
+    }
+
+    fn kraft_version(&self) -> i16 {
+        kraft_version(self.inner.members().0.membership())
     }
 
     fn describe(&self) -> QuorumInfo {
@@ -622,7 +735,7 @@ impl MetaLog for OpenraftMetaLog {
                 last_fetch_timestamp_ms: -1,
                 last_caught_up_timestamp_ms: -1,
             };
-            if node_id(id) == inner.own_id {
+            if id == inner.store.own_id() {
                 replica.log_end_offset = state.end_offset();
                 replica.last_fetch_timestamp_ms = now_ms;
                 replica.last_caught_up_timestamp_ms = now_ms;

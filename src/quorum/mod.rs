@@ -7,7 +7,9 @@
 mod bootstrap;
 mod checkpoint;
 mod control;
+mod join;
 mod log_storage;
+mod membership;
 mod meta_log;
 mod network;
 mod observer;
@@ -22,12 +24,14 @@ mod timing;
 mod transport;
 mod types;
 mod vote_file;
+mod voters;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
 pub use bootstrap::{write_bootstrap, write_voters};
+pub use join::Joining;
 pub use meta_log::{MetaLogParams, OpenraftMetaLog, QuorumError};
 pub use network::{NoTransport, RaftRequest, RaftResponse, Transport, TransportError};
 pub use observer::Observer;
@@ -37,10 +41,12 @@ pub use state_machine::CheckpointFile;
 pub use timing::QuorumTiming;
 pub use transport::{RAFT_API_KEY, RpcTransport};
 pub use types::{AppliedEntry, Proposal, TypeConfig, VoterEndpoint, VoterNode};
+pub use voters::{VoterChange, VoterChangeError};
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
@@ -85,6 +91,20 @@ pub trait MetaLog: Send + Sync + 'static {
         None
     }
 
+    /// Has a voter come, go or move, if this node leads (KIP-853).
+    fn change_voters(
+        &self,
+        _: VoterChange,
+        _: VoterWait,
+    ) -> BoxFuture<'static, Result<(), VoterChangeError>> {
+        Box::pin(std::future::ready(Err(VoterChangeError::NotLeader)))
+    }
+
+    /// The level of kraft.version: 1 where the voters are in the log and can change.
+    fn kraft_version(&self) -> i16 {
+        1
+    }
+
     /// The state of the quorum, for DescribeQuorum.
     fn describe(&self) -> QuorumInfo;
 
@@ -104,6 +124,15 @@ pub struct LeaderAndEpoch {
     /// `None` while an election runs, or before the new leader can commit.
     pub leader_id: Option<BrokerId>,
     pub epoch: LeaderEpoch,
+}
+
+/// How a change of the voters is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VoterWait {
+    /// How long, at most.
+    pub timeout: Duration,
+    /// Until the change is committed; else until the leader has written it.
+    pub committed: bool,
 }
 
 /// What a subscriber receives.

@@ -16,7 +16,8 @@ use openraft::{AnyError, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use serde::{Deserialize, Serialize};
 
 use super::state_machine::CheckpointFile;
-use super::types::{SnapshotMeta, Vote, VoterNode, node_id};
+use super::store::Store;
+use super::types::{SnapshotMeta, Vote, VoterEndpoint, VoterNode, node_id};
 use super::{BoxFuture, TypeConfig};
 use crate::types::BrokerId;
 
@@ -34,6 +35,15 @@ pub enum RaftRequest {
         #[serde(skip)]
         checkpoint: Option<CheckpointFile>,
     },
+    /// A controller that hears from no leader asks to be one of its observers; or a voter in its own place
+    /// (`controller.quorum.auto.join.enable`).
+    Join {
+        /// Of `meta.properties`.
+        cluster_id: Option<String>,
+        node_id: BrokerId,
+        node: VoterNode,
+        as_voter: bool,
+    },
 }
 
 /// Its answer, of the same kind.
@@ -44,6 +54,8 @@ pub enum RaftResponse {
     PreVote(VoteResponse<TypeConfig>),
     TransferLeader(TransferLeaderResponse<TypeConfig>),
     InstallSnapshot(SnapshotResponse<TypeConfig>),
+    /// Whether it is one now.
+    Join(bool),
 }
 
 /// A request did not get its answer.
@@ -54,14 +66,22 @@ pub struct TransportError {
     pub reason: String,
 }
 
-/// Carries requests to other voters.
+/// Carries requests to other controllers.
 pub trait Transport: Send + Sync + 'static {
+    /// `target` is the id that raft knows the replica by: one that lost its disk does not answer to it any more.
     fn call(
         &self,
-        target: BrokerId,
+        target: u64,
         node: VoterNode,
         request: RaftRequest,
     ) -> BoxFuture<'static, Result<RaftResponse, TransportError>>;
+
+    /// The least and greatest kraft.version that a controller supports (ApiVersions), if it knows the feature.
+    fn kraft_versions(
+        &self,
+        target: BrokerId,
+        endpoint: VoterEndpoint,
+    ) -> BoxFuture<'static, Result<Option<(i16, i16)>, TransportError>>;
 }
 
 /// Reaches nobody.
@@ -71,41 +91,60 @@ pub struct NoTransport;
 impl Transport for NoTransport {
     fn call(
         &self,
-        target: BrokerId,
+        target: u64,
         _: VoterNode,
         _: RaftRequest,
     ) -> BoxFuture<'static, Result<RaftResponse, TransportError>> {
+        let reason = "this node has no transport to other controllers".into();
+        let target = node_id(target);
+        Box::pin(async move { Err(TransportError { target, reason }) })
+    }
+
+    fn kraft_versions(
+        &self,
+        target: BrokerId,
+        _: VoterEndpoint,
+    ) -> BoxFuture<'static, Result<Option<(i16, i16)>, TransportError>> {
         let reason = "this node has no transport to other controllers".into();
         Box::pin(async move { Err(TransportError { target, reason }) })
     }
 }
 
 /// Makes openraft's clients.
-pub(super) struct NetworkFactory(pub(super) Arc<dyn Transport>);
+pub(super) struct NetworkFactory {
+    pub(super) transport: Arc<dyn Transport>,
+    /// Knows where the members are: a voter may move while its stream goes on (UpdateRaftVoter).
+    pub(super) store: Arc<Store>,
+}
 
 impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
     type Network = Peer;
 
     async fn new_client(&mut self, target: u64, node: &VoterNode) -> Peer {
         Peer {
-            transport: Arc::clone(&self.0),
-            target: node_id(target),
+            transport: Arc::clone(&self.transport),
+            store: Arc::clone(&self.store),
+            target,
             node: node.clone(),
         }
     }
 }
 
-/// One other voter.
+/// One other member.
 pub(super) struct Peer {
     transport: Arc<dyn Transport>,
-    target: BrokerId,
+    store: Arc<Store>,
+    target: u64,
+    /// As it was when the stream began.
     node: VoterNode,
 }
 
 impl Peer {
     async fn call(&self, request: RaftRequest) -> Result<RaftResponse, Unreachable<TypeConfig>> {
+        let newest = self.store.state().membership_at(u64::MAX);
+        let node = newest.membership().get_node(&self.target);
         self.transport
-            .call(self.target, self.node.clone(), request)
+            .call(self.target, node.unwrap_or(&self.node).clone(), request)
             .await
             .map_err(|error| Unreachable::new(&error))
     }
@@ -113,7 +152,7 @@ impl Peer {
     fn confused<T, E: From<Unreachable<TypeConfig>>>(&self) -> Result<T, E> {
         let error = AnyError::error(format!(
             "controller {} answered something else",
-            self.target
+            node_id(self.target)
         ));
         Err(Unreachable::new(&error).into())
     }

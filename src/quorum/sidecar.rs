@@ -11,7 +11,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::types::{LogId, Membership, StoredMembership};
+use super::types::{LogId, Membership, StoredMembership, renumbered};
 use crate::types::{LeaderEpoch, Offset};
 
 const FILE: &str = "raft-sidecar.json";
@@ -41,10 +41,25 @@ impl Sidecar {
     /// The default when there is none; a damaged one is an error, since the log cannot be numbered without it.
     pub(super) fn read(dir: &Path) -> io::Result<Self> {
         match fs::read(dir.join(FILE)) {
-            Ok(text) => serde_json::from_slice(&text).map_err(io::Error::other),
+            Ok(text) => serde_json::from_slice(&text)
+                .map(Self::renumbered)
+                .map_err(io::Error::other),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Files of before KIP-853 number replicas without their directories.
+    fn renumbered(mut self) -> Self {
+        for checkpoint in &mut self.checkpoints {
+            let log_id = *checkpoint.membership.log_id();
+            let membership = renumbered(checkpoint.membership.membership());
+            checkpoint.membership = StoredMembership::new(log_id, membership);
+        }
+        for (_, membership) in self.memberships.values_mut() {
+            *membership = renumbered(membership);
+        }
+        self
     }
 
     /// Replaces the file durably.

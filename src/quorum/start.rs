@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::MetaLog;
 use super::checkpoint;
+use super::join::Joining;
 use super::meta_log::{MetaLogParams, OpenraftMetaLog, QuorumError};
 use super::observer::{Observer, ObserverParams, ObserverTiming};
 use super::timing::QuorumTiming;
@@ -109,7 +110,7 @@ impl Observer {
 }
 
 impl OpenraftMetaLog {
-    /// Starts this node's voter of the quorum that `config` or the formatted directory describes.
+    /// Starts this node's replica of the quorum that `config` or the formatted directory describes.
     async fn start(
         config: &Config,
         log_dirs: &LogDirs,
@@ -117,26 +118,34 @@ impl OpenraftMetaLog {
     ) -> Result<Self, QuorumError> {
         let log_dir = Arc::clone(log_dirs.metadata());
         let addresses = static_voters(config);
-        let voters = first_voters(config, &log_dir, &addresses)?;
+        let voters = first_voters(&log_dir, &addresses)?;
+        let directory_id = log_dir.directory_id().unwrap_or(Uuid::nil());
         let timing = QuorumTiming::of(config);
         let params = MetaLogParams {
             node_id: config.node_id,
+            own: own_voter(config, directory_id),
             log_dir,
             config: Arc::new(metadata_topic_config(config)),
             voters,
             transport: Arc::new(RpcTransport::new(addresses.clone(), timing)),
             addresses,
             timing,
+            joining: Joining {
+                bootstrap_servers: bootstrap_servers(config),
+                auto_join: config.controller_quorum_auto_join_enable.then(|| {
+                    let rest_ms = config.controller_quorum_fetch_timeout_ms.max(0);
+                    Duration::from_millis(rest_ms.unsigned_abs().into())
+                }),
+            },
             clock: clock.clone(),
         };
         Self::open(params).await
     }
 }
 
-/// The voters of a quorum that has no log yet: as `storage format` wrote them, else as `controller.quorum.voters` names them,
-/// else this node alone.
+/// The voters of a quorum that has no log yet: as `storage format` wrote them, else as `controller.quorum.voters` names them.
+/// None where neither does: the node is to be added to a quorum.
 fn first_voters(
-    config: &Config,
     log_dir: &LogDir,
     addresses: &BTreeMap<BrokerId, VoterEndpoint>,
 ) -> Result<BTreeMap<BrokerId, VoterNode>, QuorumError> {
@@ -145,17 +154,13 @@ fn first_voters(
     if let Some(formatted) = formatted {
         return Ok(formatted);
     }
-    if addresses.keys().any(|id| *id != config.node_id) {
-        // Nobody knows the directories of the others.
-        let voter = |endpoint: &VoterEndpoint| VoterNode {
-            directory_id: Uuid::nil(),
-            endpoints: vec![endpoint.clone()],
-        };
-        let voters = addresses.iter().map(|(id, at)| (*id, voter(at)));
-        return Ok(voters.collect());
-    }
-    let own = own_voter(config, log_dir.directory_id().unwrap_or(Uuid::nil()));
-    Ok(BTreeMap::from([(config.node_id, own)]))
+    // Nobody knows the directories of the others.
+    let voter = |endpoint: &VoterEndpoint| VoterNode {
+        directory_id: Uuid::nil(),
+        endpoints: vec![endpoint.clone()],
+    };
+    let voters = addresses.iter().map(|(id, at)| (*id, voter(at)));
+    Ok(voters.collect())
 }
 
 /// This node as a voter.

@@ -123,17 +123,19 @@ pub(super) fn invalid(reason: impl Into<String>) -> io::Error {
 }
 
 impl Store {
-    /// Reads what is on disk: the newest sound checkpoint, and the log behind it. Blocking.
-    pub(super) fn open(mut log: Log, dir: &Path, own_id: u64, clock: Clock) -> io::Result<Self> {
-        let vote_file = VoteFile::open(dir, own_id)?;
+    /// Reads what is on disk: the newest sound checkpoint, and the log behind it. `own_id` tells this replica's id among the
+    /// members that the log knows last. Blocking.
+    pub(super) fn open(
+        mut log: Log,
+        dir: &Path,
+        own_id: impl FnOnce(&Membership) -> u64,
+        clock: Clock,
+    ) -> io::Result<Self> {
         let mut sidecar = Sidecar::read(dir)?;
         sidecar.checkpoints.retain(|it| {
             checkpoint::is_valid(&dir.join(checkpoint::file_name(it.end_offset, it.epoch)))
         });
-        let mut state = State {
-            vote: vote_file.vote(),
-            ..State::default()
-        };
+        let mut state = State::default();
         if let Some(newest) = sidecar.checkpoints.last() {
             state.purged = Some(newest.last_log_id);
             state.first_index = newest.last_log_id.index + 1;
@@ -163,6 +165,9 @@ impl Store {
         state.sidecar = sidecar;
         state.cached_from = state.first_index;
         state.scan(&log)?;
+        let own_id = own_id(state.membership_at(u64::MAX).membership());
+        let vote_file = VoteFile::open(dir, own_id)?;
+        state.vote = vote_file.vote();
         state.recover_vote(own_id);
         state.flushed_offset = state.end_offset;
         let progress = watch::Sender::new(state.progress());
@@ -195,6 +200,11 @@ impl Store {
 
     pub(super) fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()
+    }
+
+    /// This replica's id among the members.
+    pub(super) fn own_id(&self) -> u64 {
+        self.own_id
     }
 
     pub(super) fn writer(&self) -> &Writer {
@@ -406,11 +416,12 @@ impl State {
         membership.nodes().count() == 1 && membership.voter_ids().all(|id| id == own_id)
     }
 
-    /// A sole voter's vote may be lost in a crash, but not the entries of its term: the term is not used again.
+    /// A sole voter's vote may be lost in a crash, but not the entries of its term: the term is not used again, also when the
+    /// quorum has grown in it.
     fn recover_vote(&mut self, own_id: u64) {
         let logged = self.last_log_id().map_or(0, |id| id.leader_id.term);
         let voted = self.vote.map_or(0, |vote| vote.leader_id.term);
-        if logged > voted && self.is_sole_voter(own_id) {
+        if logged > voted {
             self.vote = Some(Vote::new(logged, own_id));
         }
     }
@@ -501,7 +512,12 @@ impl State {
                     let exact = (entry.log_id, membership.clone());
                     self.sidecar.memberships.insert(index, exact);
                 }
-                let records = [control::kraft_version(), control::voters(&membership)];
+                // The level is said once, with the first voters (`LeaderState.appendVotersRecord`).
+                let level = (base_offset == 0).then(|| control::kraft_version_of(&membership));
+                let records: Vec<_> = level
+                    .into_iter()
+                    .chain([control::voters(&membership)])
+                    .collect();
                 let batch = control::batch(base_offset, epoch, clock.wall_ms(), &records);
                 self.memberships
                     .insert(index, (entry.log_id, membership.clone()));

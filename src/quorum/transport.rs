@@ -1,8 +1,8 @@
 //! Raft's requests on the wire: one private API on the controller listener, in Kafka's framing and never advertised.
 //!
 //! ```text
-//! request:   header bytes u32 | header: postcard of (RaftRequest, checkpoint's id) | the checkpoint's bytes
-//! response:  postcard of RaftResponse; empty when the voter cannot answer
+//! request:   header bytes u32 | header: postcard of (target, RaftRequest, checkpoint's id) | the checkpoint's bytes
+//! response:  postcard of RaftResponse; empty when the voter cannot answer, or is another replica than the target
 //! ```
 
 use std::collections::BTreeMap;
@@ -12,14 +12,17 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use kafka_protocol::messages::ApiVersionsRequest;
+use kafka_protocol::protocol::StrBytes;
 use serde::{Deserialize, Serialize};
 
 use super::network::{RaftRequest, RaftResponse, Transport, TransportError};
 use super::state_machine::CheckpointFile;
 use super::store::{invalid, lock};
 use super::timing::QuorumTiming;
-use super::types::{VoterEndpoint, VoterNode};
+use super::types::{VoterEndpoint, VoterNode, node_id};
 use super::{BoxFuture, OpenraftMetaLog};
+use crate::metadata::features::KRAFT_VERSION;
 use crate::rpc::{Peer, RawRequest, Settings};
 use crate::types::{BrokerId, LeaderEpoch, Offset};
 
@@ -31,6 +34,11 @@ const SNAPSHOT_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Longest rest before a connection is made again.
 const BACKOFF_MAX: Duration = Duration::from_millis(200);
+/// Two changes of the voters.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The first version of ApiVersions that lists features whose least level is 0.
+const API_VERSIONS_VERSION: i16 = 4;
 
 /// Beside the request: which checkpoint its bytes are.
 #[derive(Debug, Serialize, Deserialize)]
@@ -53,6 +61,7 @@ fn lane(request: &RaftRequest, timing: &QuorumTiming) -> (Lane, Duration) {
         RaftRequest::Vote(_) | RaftRequest::PreVote(_) | RaftRequest::TransferLeader(_) => {
             (Lane::Votes, timing.vote_timeout)
         }
+        RaftRequest::Join { .. } => (Lane::Votes, JOIN_TIMEOUT),
         RaftRequest::InstallSnapshot { .. } => (Lane::Checkpoints, SNAPSHOT_TIMEOUT),
     }
 }
@@ -60,10 +69,10 @@ fn lane(request: &RaftRequest, timing: &QuorumTiming) -> (Lane, Duration) {
 /// Reaches the other voters where their membership says that they listen.
 #[derive(Debug, Default)]
 pub struct RpcTransport {
-    /// Where the configuration says that voters listen; it overrides the membership.
+    /// Where the configuration says that static voters listen.
     addresses: BTreeMap<BrokerId, VoterEndpoint>,
-    /// At most three connections a voter; one whose address changed is replaced.
-    peers: Mutex<BTreeMap<(BrokerId, Lane), (VoterEndpoint, Peer)>>,
+    /// At most three connections a member; one whose address changed is replaced.
+    peers: Mutex<BTreeMap<(u64, Lane), (VoterEndpoint, Peer)>>,
     timing: QuorumTiming,
 }
 
@@ -76,20 +85,12 @@ impl RpcTransport {
         }
     }
 
-    fn peer(&self, target: BrokerId, lane: Lane, endpoint: &VoterEndpoint) -> Peer {
+    fn peer(&self, target: u64, lane: Lane, endpoint: &VoterEndpoint) -> Peer {
         let mut peers = lock(&self.peers);
         match peers.get(&(target, lane)) {
             Some((known, peer)) if known == endpoint => peer.clone(),
             _ => {
-                let settings = Settings {
-                    client_id: "raft".into(),
-                    connect_timeout: self.timing.vote_timeout,
-                    backoff_min: self.timing.retry_backoff,
-                    // A voter that is back is wanted at once.
-                    backoff_max: self.timing.retry_backoff.max(BACKOFF_MAX),
-                    ..Settings::default()
-                };
-                let peer = Peer::new(&endpoint.host, endpoint.port, settings);
+                let peer = new_peer(&self.timing, endpoint);
                 peers.insert((target, lane), (endpoint.clone(), peer.clone()));
                 peer
             }
@@ -97,23 +98,38 @@ impl RpcTransport {
     }
 }
 
+/// Where a member listens: what the configuration says of static voters, else what the member's record says.
+pub(super) fn address<'a>(
+    configured: &'a BTreeMap<BrokerId, VoterEndpoint>,
+    node_id: BrokerId,
+    node: Option<&'a VoterNode>,
+) -> Option<&'a VoterEndpoint> {
+    let recorded = node.and_then(|node| node.endpoints.first());
+    match node {
+        Some(node) if !node.directory_id.is_nil() => recorded,
+        _ => configured.get(&node_id).or(recorded),
+    }
+}
+
 impl Transport for RpcTransport {
     fn call(
         &self,
-        target: BrokerId,
+        target: u64,
         node: VoterNode,
         request: RaftRequest,
     ) -> BoxFuture<'static, Result<RaftResponse, TransportError>> {
-        let failed = move |reason: String| TransportError { target, reason };
-        let configured = self.addresses.get(&target);
-        let Some(endpoint) = configured.or(node.endpoints.first()) else {
+        let failed = move |reason: String| TransportError {
+            target: node_id(target),
+            reason,
+        };
+        let Some(endpoint) = address(&self.addresses, node_id(target), Some(&node)) else {
             let error = failed("the voters' record has no address for it".into());
             return Box::pin(std::future::ready(Err(error)));
         };
         let (lane, timeout) = lane(&request, &self.timing);
         let peer = self.peer(target, lane, endpoint);
         Box::pin(async move {
-            let body = encode_request(request)
+            let body = encode_request(target, request)
                 .await
                 .map_err(|error| failed(error.to_string()))?;
             let raw = RawRequest {
@@ -127,14 +143,48 @@ impl Transport for RpcTransport {
                 .await
                 .map_err(|error| failed(error.to_string()))?;
             if answer.is_empty() {
-                return Err(failed("it is stopping".into()));
+                return Err(failed("it is stopping, or has another directory".into()));
             }
             postcard::from_bytes(&answer).map_err(|error| failed(error.to_string()))
         })
     }
+
+    fn kraft_versions(
+        &self,
+        target: BrokerId,
+        endpoint: VoterEndpoint,
+    ) -> BoxFuture<'static, Result<Option<(i16, i16)>, TransportError>> {
+        let peer = new_peer(&self.timing, &endpoint);
+        let timeout = self.timing.request_timeout;
+        let request = ApiVersionsRequest::default()
+            .with_client_software_name(StrBytes::from_static_str("ottla"))
+            .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
+        Box::pin(async move {
+            let answer = peer.call(API_VERSIONS_VERSION, &request, timeout).await;
+            let answer = answer.map_err(|error| TransportError {
+                target,
+                reason: error.to_string(),
+            })?;
+            let mut features = answer.supported_features.iter();
+            let range = features.find(|feature| &*feature.name == KRAFT_VERSION);
+            Ok(range.map(|range| (range.min_version, range.max_version)))
+        })
+    }
 }
 
-async fn encode_request(request: RaftRequest) -> io::Result<Bytes> {
+fn new_peer(timing: &QuorumTiming, endpoint: &VoterEndpoint) -> Peer {
+    let settings = Settings {
+        client_id: "raft".into(),
+        connect_timeout: timing.vote_timeout,
+        backoff_min: timing.retry_backoff,
+        // A voter that is back is wanted at once.
+        backoff_max: timing.retry_backoff.max(BACKOFF_MAX),
+        ..Settings::default()
+    };
+    Peer::new(&endpoint.host, endpoint.port, settings)
+}
+
+async fn encode_request(target: u64, request: RaftRequest) -> io::Result<Bytes> {
     let file = match &request {
         RaftRequest::InstallSnapshot { checkpoint, .. } => checkpoint.clone(),
         _ => None,
@@ -143,7 +193,7 @@ async fn encode_request(request: RaftRequest) -> io::Result<Bytes> {
         end_offset: file.end_offset,
         epoch: file.epoch,
     });
-    let head = postcard::to_stdvec(&(request, id)).map_err(io::Error::other)?;
+    let head = postcard::to_stdvec(&(target, request, id)).map_err(io::Error::other)?;
     let checkpoint = match file {
         Some(file) => tokio::task::spawn_blocking(move || std::fs::read(file.path))
             .await
@@ -157,15 +207,23 @@ async fn encode_request(request: RaftRequest) -> io::Result<Bytes> {
     Ok(body.freeze())
 }
 
-/// The request and, where one came with it, its checkpoint in a file of its own in `dir`.
-async fn decode_request(mut body: Bytes, dir: &Path) -> io::Result<RaftRequest> {
+/// The request and, where one came with it, its checkpoint in a file of its own in `dir`; `None` if it is for another replica
+/// than `own_id`, which only a request to join may be.
+async fn decode_request(
+    mut body: Bytes,
+    dir: &Path,
+    own_id: u64,
+) -> io::Result<Option<RaftRequest>> {
     let head_bytes = body.try_get_u32().map_err(io::Error::other)? as usize;
     if head_bytes > body.len() {
         return Err(invalid("a raft request ends in its header"));
     }
     let head = body.split_to(head_bytes);
-    let (mut request, id): (RaftRequest, Option<CheckpointId>) =
+    let (target, mut request, id): (u64, RaftRequest, Option<CheckpointId>) =
         postcard::from_bytes(&head).map_err(io::Error::other)?;
+    if target != own_id && !matches!(request, RaftRequest::Join { .. }) {
+        return Ok(None);
+    }
     if let (RaftRequest::InstallSnapshot { checkpoint, .. }, Some(id)) = (&mut request, id) {
         let name = format!("received-{}-{}.checkpoint.part", id.end_offset, id.epoch);
         let path = dir.join(name);
@@ -179,14 +237,16 @@ async fn decode_request(mut body: Bytes, dir: &Path) -> io::Result<RaftRequest> 
             epoch: id.epoch,
         });
     }
-    Ok(request)
+    Ok(Some(request))
 }
 
 impl OpenraftMetaLog {
     /// Answers another voter's request, from body to body. Malformed bytes are an error, upon which the connection is
     /// closed; a voter that is stopping answers nothing.
     pub async fn handle_raft(&self, body: Bytes) -> io::Result<Bytes> {
-        let request = decode_request(body, self.dir()).await?;
+        let Some(request) = decode_request(body, self.dir(), self.raft_id()).await? else {
+            return Ok(Bytes::new());
+        };
         let received = match &request {
             RaftRequest::InstallSnapshot { checkpoint, .. } => checkpoint.clone(),
             _ => None,

@@ -1,5 +1,6 @@
 //! The types that openraft is instantiated with: what an entry carries, who a voter is.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -30,13 +31,54 @@ pub(super) type StoredMembership = openraft::type_config::alias::StoredMembershi
 pub(super) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
 pub(super) type CommittedLeaderId = <leader_id_std::LeaderId<u64, u64> as RaftLeaderId>::Committed;
 
-/// The raft id of a node. Node ids are not negative.
-pub(super) fn raft_id(node_id: BrokerId) -> u64 {
-    u64::from(node_id.unsigned_abs())
+/// The raft id of a replica: its node id, and above it a digest of its metadata log directory, so that a node that lost its disk
+/// is somebody else to raft (KIP-853's replica key). Without directory ids (static voters) it is the node id alone. Node ids
+/// are not negative.
+///
+/// ```text
+/// 63            32 31         0
+/// | CRC-32C of   | node id    |
+/// | directory id |            |
+/// ```
+pub(super) fn raft_id(node_id: BrokerId, directory_id: Uuid) -> u64 {
+    let digest = if directory_id.is_nil() {
+        0
+    } else {
+        crc32c::crc32c(directory_id.as_bytes()).max(1)
+    };
+    u64::from(digest) << 32 | u64::from(node_id.unsigned_abs())
 }
 
 pub(super) fn node_id(raft_id: u64) -> BrokerId {
-    BrokerId::try_from(raft_id).unwrap_or(-1)
+    BrokerId::try_from(raft_id & u64::from(u32::MAX)).unwrap_or(-1)
+}
+
+/// The same replicas under the ids that [`raft_id`] gives them.
+pub(super) fn renumbered(membership: &Membership) -> Membership {
+    let id_of = |id: u64| {
+        let node = membership.get_node(&id);
+        raft_id(
+            node_id(id),
+            node.map_or(Uuid::nil(), |node| node.directory_id),
+        )
+    };
+    let configs = membership.get_joint_config().iter();
+    let configs = configs.map(|ids| ids.iter().map(|id| id_of(*id)).collect());
+    let nodes = membership.nodes();
+    let nodes: BTreeMap<u64, VoterNode> =
+        nodes.map(|(id, node)| (id_of(*id), node.clone())).collect();
+    Membership::new(configs.collect(), nodes).unwrap_or_else(|_| membership.clone())
+}
+
+/// The level of kraft.version: 1 where the voters' directories are known, so that voters can change (KIP-853).
+pub(super) fn kraft_version(voters: &Membership) -> i16 {
+    let mut ids = voters.voter_ids();
+    let is_static = ids.any(|id| {
+        voters
+            .get_node(&id)
+            .is_none_or(|it| it.directory_id.is_nil())
+    });
+    i16::from(!is_static)
 }
 
 pub(super) fn leader_epoch(term: u64) -> LeaderEpoch {

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::types::{Vote, leader_epoch, node_id, raft_id};
-use crate::types::{BrokerId, LeaderEpoch, Uuid, uuid_to_base64};
+use crate::types::{BrokerId, LeaderEpoch, Uuid, uuid_from_base64, uuid_to_base64};
 
 const VOTE_FILE: &str = "raft-vote";
 const QUORUM_STATE_FILE: &str = "quorum-state";
@@ -181,8 +181,12 @@ fn read_quorum_state(dir: &Path, own_id: u64) -> Option<Vote> {
     let state: QuorumState = serde_json::from_slice(&text).ok()?;
     let term = u64::try_from(state.leader_epoch).ok()?;
     let node = match (state.voted_id, state.leader_id) {
-        (voted, _) if voted >= 0 => raft_id(voted),
-        (_, leader) if leader >= 0 => raft_id(leader),
+        (voted, _) if voted >= 0 => {
+            let directory_id = uuid_from_base64(&state.voted_directory_id);
+            raft_id(voted, directory_id.unwrap_or(Uuid::nil()))
+        }
+        // Where the leader keeps its log is not in the file: the vote is spent all the same.
+        (_, leader) if leader >= 0 => raft_id(leader, Uuid::nil()),
         _ => own_id,
     };
     Some(Vote::new(term, node))

@@ -4,7 +4,9 @@
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::protocol::{Decodable, HeaderVersion};
 
-use crate::protocol::messages::{broker_heartbeat, fetch, list_offsets, write_txn_markers};
+use crate::protocol::messages::{
+    add_raft_voter, broker_heartbeat, fetch, list_offsets, write_txn_markers,
+};
 
 /// A request with a response of its own.
 pub trait Request {
@@ -62,4 +64,5 @@ own_requests! {
     2, flexible 6, list_offsets::ListOffsetsRequest, list_offsets::ListOffsetsResponse;
     27, flexible 1, write_txn_markers::WriteTxnMarkersRequest, write_txn_markers::WriteTxnMarkersResponse;
     63, flexible 0, broker_heartbeat::BrokerHeartbeatRequest, broker_heartbeat::BrokerHeartbeatResponse;
+    80, flexible 0, add_raft_voter::AddRaftVoterRequest, add_raft_voter::AddRaftVoterResponse;
 }

@@ -21,7 +21,7 @@ use super::storage::{self, DirFailures};
 use super::{gauges, maintenance};
 use crate::admin;
 use crate::api::{ProducerIds, Services, TopicCreation};
-use crate::clock::{Clock, date_text};
+use crate::clock::Clock;
 use crate::config::{Config, Endpoint, SecurityProtocol};
 use crate::controller::{self, Controller, ControllerParams, Remote, Settings};
 use crate::group::{GroupConfig, GroupCoordinator};
@@ -91,7 +91,7 @@ impl Broker {
         failures: DirFailures,
     ) -> Result<Self, StartError> {
         let clock = Clock::system();
-        let cluster_id = storage::identify(&config, &log_dirs, &date_text(clock.wall_ms()))?;
+        let cluster_id = storage::identify(&config, &log_dirs, clock.wall_ms())?;
         let metadata_shutdown = CancellationToken::new();
         let quorum = Member::start(&config, &cluster_id, &log_dirs, &clock).await?;
         let shutdown = CancellationToken::new();

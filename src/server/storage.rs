@@ -1,21 +1,27 @@
 //! Who the log directories belong to: reads their `meta.properties`, formats the directories of a new node. And what follows
 //! when one fails while the broker runs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::broker::StartError;
+use crate::clock::date_text;
 use crate::config::Config;
-use crate::log::{LogDir, LogDirs, MetaProperties};
+use crate::log::{LogDir, LogDirs, MetaProperties, StorageError};
+use crate::quorum::{self, own_voter};
 use crate::replica::ReplicaManager;
-use crate::types::{CLUSTER_METADATA_TOPIC, random_uuid, uuid_to_base64};
+use crate::types::{CLUSTER_METADATA_TOPIC, TimestampMs, Uuid, random_uuid, uuid_to_base64};
 
 /// The cluster's id. Checks that all directories belong to one cluster and to this node. A node on empty disks just starts: its
 /// directories are formatted. One that is empty beside others is not: a disk may be missing that holds its data.
-pub fn identify(config: &Config, dirs: &LogDirs, date: &str) -> Result<String, StartError> {
+pub fn identify(
+    config: &Config,
+    dirs: &LogDirs,
+    now_ms: TimestampMs,
+) -> Result<String, StartError> {
     let known = dirs.all().find_map(|dir| dir.meta_properties());
     let cluster_id = known.map_or_else(
         || uuid_to_base64(random_uuid()),
@@ -33,7 +39,10 @@ pub fn identify(config: &Config, dirs: &LogDirs, date: &str) -> Result<String, S
                         .into(),
                 ));
             }
-            None if config.controller_quorum_voters.len() > 1 || !config.is_controller() => {
+            None if config.controller_quorum_voters.len() > 1
+                || config.controller_quorum_bootstrap_servers.len() > 1
+                || !config.is_controller() =>
+            {
                 return Err(refuse(
                     dir,
                     "is not formatted: nodes of one cluster need the same cluster id, so run `ottla storage format` with it first"
@@ -47,7 +56,10 @@ pub fn identify(config: &Config, dirs: &LogDirs, date: &str) -> Result<String, S
                     directory_id: Some(random_uuid()),
                 };
                 info!(dir = %dir.path().display(), cluster_id, "formatting new log directory");
-                dir.format(meta, date)?;
+                if Arc::ptr_eq(dir, dirs.metadata()) {
+                    write_first_voter(config, dir, meta.directory_id, now_ms)?;
+                }
+                dir.format(meta, &date_text(now_ms))?;
             }
         }
         if dir.directory_id().is_some_and(|id| !ids.insert(id)) {
@@ -56,6 +68,22 @@ pub fn identify(config: &Config, dirs: &LogDirs, date: &str) -> Result<String, S
         }
     }
     Ok(cluster_id)
+}
+
+/// Makes a controller without configured voters the only one of its quorum, as `storage format --standalone` does.
+fn write_first_voter(
+    config: &Config,
+    dir: &LogDir,
+    directory_id: Option<Uuid>,
+    now_ms: TimestampMs,
+) -> Result<(), StorageError> {
+    if !config.is_controller() || !config.controller_quorum_voters.is_empty() {
+        return Ok(());
+    }
+    let own = own_voter(config, directory_id.unwrap_or(Uuid::nil()));
+    let voters = BTreeMap::from([(config.node_id, own)]);
+    quorum::write_voters(dir.path(), &voters, now_ms)
+        .map_err(|error| StorageError::io("write the first voters in", dir.path(), error))
 }
 
 fn refuse(dir: &LogDir, reason: String) -> StartError {

@@ -47,17 +47,15 @@ pub fn handle(context: &RequestContext, request: ApiVersionsRequest) -> ApiVersi
             .with_min_version_level(*level)
             .with_max_version_level(*level)
     });
-    // kraft.version is no record of the metadata log: the quorum keeps it.
+    // kraft.version is no record of the metadata log: the quorum keeps it. Level 0 is as good as none.
+    let level = context.services.quorum.kraft_version();
     let quorum = FinalizedFeatureKey::default()
         .with_name(StrBytes::from_static_str(KRAFT_VERSION))
-        .with_min_version_level(1)
-        .with_max_version_level(1);
-    let is_listed = image
-        .features
-        .finalized
-        .keys()
-        .any(|name| &**name == KRAFT_VERSION);
-    let finalized = finalized.chain((!is_listed).then_some(quorum));
+        .with_min_version_level(level)
+        .with_max_version_level(level);
+    let mut listed = image.features.finalized.keys();
+    let is_listed = listed.any(|name| &**name == KRAFT_VERSION);
+    let finalized = finalized.chain((level > 0 && !is_listed).then_some(quorum));
     response
         .with_supported_features(supported)
         .with_finalized_features(finalized.collect())

@@ -1,6 +1,7 @@
 //! One file per API, named after it. Each turns a decoded request into calls on the modules below and builds the
 //! response.
 
+pub mod add_raft_voter;
 pub mod allocate_producer_ids;
 pub mod alter_configs;
 pub mod alter_partition;
@@ -44,9 +45,11 @@ pub mod offset_fetch;
 pub mod offset_for_leader_epoch;
 pub mod produce;
 pub mod raft;
+pub mod remove_raft_voter;
 pub mod sync_group;
 pub mod unregister_broker;
 pub mod update_features;
+pub mod update_raft_voter;
 pub mod write_txn_markers;
 
 #[cfg(test)]

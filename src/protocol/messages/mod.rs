@@ -2,6 +2,7 @@
 //!
 //! Everything else goes through the crate. Names are those of Kafka's schemas, one file an API.
 
+pub mod add_raft_voter;
 pub mod broker_heartbeat;
 pub mod describe_log_dirs;
 pub mod fetch;

@@ -8,8 +8,8 @@ use kafka_protocol::protocol::{Decodable, Encodable, Message, StrBytes, VersionR
 
 use super::fetch::{FetchRequest, FetchResponse};
 use super::{
-    broker_heartbeat, describe_log_dirs, list_offsets, metadata, offset_commit, offset_fetch,
-    produce, write_txn_markers,
+    add_raft_voter, broker_heartbeat, describe_log_dirs, list_offsets, metadata, offset_commit,
+    offset_fetch, produce, write_txn_markers,
 };
 use crate::protocol::control_records::{
     EndTxnMarker, KRaftVersionRecord, LeaderChangeMessage, SnapshotFooterRecord,
@@ -65,6 +65,8 @@ macro_rules! messages {
             offset_fetch::OffsetFetchResponse,
             write_txn_markers::WriteTxnMarkersRequest,
             write_txn_markers::WriteTxnMarkersResponse,
+            add_raft_voter::AddRaftVoterRequest,
+            add_raft_voter::AddRaftVoterResponse,
             broker_heartbeat::BrokerHeartbeatRequest,
             broker_heartbeat::BrokerHeartbeatResponse,
             produce::ProduceRequest,
@@ -197,6 +199,8 @@ fn bytes_are_those_of_the_codec_crate() {
     agrees::<offset_fetch::OffsetFetchResponse, theirs::OffsetFetchResponse>();
     agrees::<write_txn_markers::WriteTxnMarkersRequest, theirs::WriteTxnMarkersRequest>();
     agrees::<write_txn_markers::WriteTxnMarkersResponse, theirs::WriteTxnMarkersResponse>();
+    agrees::<add_raft_voter::AddRaftVoterRequest, theirs::AddRaftVoterRequest>();
+    agrees::<add_raft_voter::AddRaftVoterResponse, theirs::AddRaftVoterResponse>();
     agrees::<broker_heartbeat::BrokerHeartbeatRequest, theirs::BrokerHeartbeatRequest>();
     agrees::<broker_heartbeat::BrokerHeartbeatResponse, theirs::BrokerHeartbeatResponse>();
     agrees::<produce::ProduceRequest, theirs::ProduceRequest>();

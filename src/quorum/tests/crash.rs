@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use openraft::EntryPayload;
 use tempfile::TempDir;
 
-use super::super::types::{Membership, Vote};
+use super::super::types::{Membership, Vote, raft_id};
 use super::super::vote_file::VoteFile;
 use super::{append, copy_dir, entry, node, normal, open_store};
 
@@ -49,11 +49,12 @@ async fn a_log_cut_at_any_byte_reopens_as_a_prefix() {
 async fn truncated_entries_stay_away() {
     let dir = TempDir::new().unwrap();
     let store = open_store(dir.path());
-    let voters = Membership::new(vec![[1].into()], BTreeMap::from([(1, node(1))])).unwrap();
+    let [one, two] = [1, 2].map(|id| raft_id(id, node(1).directory_id));
+    let voters = Membership::new(vec![[one].into()], BTreeMap::from([(one, node(1))])).unwrap();
     // Joint memberships do not fit a VotersRecord: the sidecar must bring them back, and only for the entry it knows.
     let joint = Membership::new(
-        vec![[1].into(), [1, 2].into()],
-        BTreeMap::from([(1, node(1)), (2, node(2))]),
+        vec![[one].into(), [one, two].into()],
+        BTreeMap::from([(one, node(1)), (two, node(2))]),
     );
     let joint = joint.unwrap();
     append(

@@ -2,6 +2,7 @@
 
 mod conformance;
 mod crash;
+mod membership;
 mod snapshots;
 mod three_voters;
 mod voter;
@@ -20,7 +21,7 @@ use super::network::{NoTransport, Transport};
 use super::store::{Store, log_id};
 use super::timing::QuorumTiming;
 use super::types::{Entry, Proposal, VoterEndpoint, VoterNode};
-use super::{Committed, MetaLog, MetaLogParams, OpenraftMetaLog, TypeConfig};
+use super::{Committed, Joining, MetaLog, MetaLogParams, OpenraftMetaLog, TypeConfig};
 use crate::clock::Clock;
 use crate::config::TopicConfig;
 use crate::log::{Log, LogDir, OpenParams};
@@ -68,7 +69,7 @@ pub(super) fn open_log(dir: &Path) -> Log {
 fn open_store(dir: &Path) -> Arc<Store> {
     let log = open_log(dir);
     let dir = dir.join("__cluster_metadata-0");
-    Arc::new(Store::open(log, &dir, 1, Clock::system()).unwrap())
+    Arc::new(Store::open(log, &dir, |_| 1, Clock::system()).unwrap())
 }
 
 fn entry(term: u64, index: u64, payload: EntryPayload<Proposal, u64, VoterNode>) -> Entry {
@@ -111,6 +112,7 @@ fn params(
 ) -> MetaLogParams {
     MetaLogParams {
         node_id,
+        own: node(9093),
         log_dir: LogDir::open(dir).unwrap(),
         config: Arc::new(TopicConfig::default()),
         voters: voters
@@ -120,6 +122,7 @@ fn params(
         transport,
         addresses: BTreeMap::new(),
         timing: QuorumTiming::default(),
+        joining: Joining::default(),
         clock: Clock::system(),
     }
 }

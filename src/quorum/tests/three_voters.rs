@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, Weak};
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
+use kafka_protocol::messages::ApiVersionsResponse;
+use kafka_protocol::messages::api_versions_response::SupportedFeatureKey;
+use kafka_protocol::protocol::{Encodable, StrBytes};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -16,7 +19,9 @@ use crate::protocol::header::RequestHeader;
 use crate::types::{BrokerId, LeaderEpoch};
 
 /// Who answers at a voter's address: nobody while it is down.
-type Seat = Arc<Mutex<Weak<OpenraftMetaLog>>>;
+pub(super) type Seat = Arc<Mutex<Weak<OpenraftMetaLog>>>;
+
+const API_VERSIONS: i16 = 18;
 
 /// The addresses of the voters, which outlive them.
 struct Quorum {
@@ -40,6 +45,7 @@ impl Quorum {
     async fn open(&self, dir: &TempDir, id: BrokerId) -> Arc<OpenraftMetaLog> {
         let params = MetaLogParams {
             voters: self.voters.clone(),
+            own: self.voters[&id].clone(),
             ..params(dir.path(), id, &[], Arc::new(RpcTransport::default()))
         };
         let log = Arc::new(OpenraftMetaLog::open(params).await.unwrap());
@@ -48,7 +54,7 @@ impl Quorum {
     }
 }
 
-async fn listen(listener: TcpListener, seat: Seat) {
+pub(super) async fn listen(listener: TcpListener, seat: Seat) {
     while let Ok((stream, _)) = listener.accept().await {
         tokio::spawn(serve(stream, Arc::clone(&seat)));
     }
@@ -60,12 +66,17 @@ async fn serve(mut stream: TcpStream, seat: Seat) {
         let mut frame = BytesMut::zeroed(size as usize);
         stream.read_exact(&mut frame).await.unwrap();
         let mut frame = frame.freeze();
-        let header = RequestHeader::decode(&mut frame, false).unwrap();
-        assert_eq!(header.api_key, RAFT_API_KEY);
+        let asks_for_versions = frame[..2] == API_VERSIONS.to_be_bytes();
+        let header = RequestHeader::decode(&mut frame, asks_for_versions).unwrap();
         let Some(voter) = lock(&seat).upgrade() else {
             return;
         };
-        let body = voter.handle_raft(frame).await.unwrap();
+        let body = if asks_for_versions {
+            versions()
+        } else {
+            assert_eq!(header.api_key, RAFT_API_KEY);
+            voter.handle_raft(frame).await.unwrap()
+        };
         let mut answer = BytesMut::new();
         answer.put_i32(4 + body.len() as i32);
         answer.put_i32(header.correlation_id);
@@ -76,8 +87,19 @@ async fn serve(mut stream: TcpStream, seat: Seat) {
     }
 }
 
+/// What every controller answers to ApiVersions.
+fn versions() -> Bytes {
+    let kraft = SupportedFeatureKey::default()
+        .with_name(StrBytes::from_static_str("kraft.version"))
+        .with_max_version(1);
+    let response = ApiVersionsResponse::default().with_supported_features(vec![kraft]);
+    let mut body = BytesMut::new();
+    response.encode(&mut body, 4).unwrap();
+    body.freeze()
+}
+
 /// Waits until one of `logs` leads.
-async fn wait_for_any_leader(logs: &[Arc<OpenraftMetaLog>]) -> (usize, LeaderEpoch) {
+pub(super) async fn wait_for_any_leader(logs: &[Arc<OpenraftMetaLog>]) -> (usize, LeaderEpoch) {
     let wait = logs.iter().enumerate().map(|(at, log)| {
         let own_id = log.inner_id();
         let mut watch = log.leader();

@@ -14,6 +14,7 @@ use crate::controller::Caller;
 use crate::log::{LogDir, MetaProperties};
 use crate::protocol::ErrorCode;
 use crate::protocol::principal::Principal;
+use crate::quorum::{VoterEndpoint, VoterNode, write_voters};
 use crate::types::random_uuid;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::{CreateTopicsRequest, TopicName};
@@ -65,10 +66,23 @@ impl Dirs {
 }
 
 fn format(dir: &Path, node_id: i32) {
+    let directory_id = random_uuid();
+    if node_id == 1 {
+        // As `storage format --standalone`.
+        let voter = VoterNode {
+            directory_id,
+            endpoints: vec![VoterEndpoint {
+                name: "CONTROLLER".into(),
+                host: "127.0.0.1".into(),
+                port: 0,
+            }],
+        };
+        write_voters(dir, &[(node_id, voter)].into(), 0).expect("written");
+    }
     let meta = MetaProperties {
         cluster_id: CLUSTER.into(),
         node_id,
-        directory_id: Some(random_uuid()),
+        directory_id: Some(directory_id),
     };
     let dir = LogDir::open(dir).expect("a directory");
     dir.format(meta, "today").expect("formatted");

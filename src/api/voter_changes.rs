@@ -1,0 +1,88 @@
+//! What AddRaftVoter, RemoveRaftVoter and UpdateRaftVoter have in common (`KafkaRaftClient`).
+
+use kafka_protocol::protocol::StrBytes;
+
+use super::context::RequestContext;
+use crate::protocol::{Error, ErrorCode};
+use crate::quorum::{VoterChangeError, VoterEndpoint, VoterNode};
+use crate::types::{BrokerId, Uuid};
+
+/// Refuses a request that is meant for another cluster.
+pub fn check_cluster(context: &RequestContext, cluster_id: Option<&StrBytes>) -> Result<(), Error> {
+    let own_id = &*context.services.cluster_id;
+    if cluster_id.is_none_or(|id| **id == *own_id) {
+        return Ok(());
+    }
+    let why = format!("the cluster's id is {own_id}");
+    Err(Error::new(ErrorCode::InconsistentClusterId, why))
+}
+
+/// Refuses a request that came to another controller than the leader.
+pub fn check_leader(context: &RequestContext) -> Result<(), ErrorCode> {
+    let leader = *context.services.quorum.leader().borrow();
+    if leader.leader_id == Some(context.services.config().node_id) {
+        Ok(())
+    } else {
+        Err(ErrorCode::NotLeaderOrFollower)
+    }
+}
+
+/// Refuses what cannot be a replica.
+pub fn check_replica(node_id: BrokerId, directory_id: Uuid) -> Result<(), Error> {
+    if node_id < 0 || directory_id.is_nil() {
+        let why = "a voter has an id and a directory id";
+        return Err(Error::new(ErrorCode::InvalidRequest, why));
+    }
+    Ok(())
+}
+
+/// A voter as a request describes it, its endpoint on the quorum's listener first.
+pub fn voter_node(
+    context: &RequestContext,
+    directory_id: Uuid,
+    listeners: impl Iterator<Item = (StrBytes, StrBytes, u16)>,
+) -> Result<VoterNode, Error> {
+    let config = context.services.config();
+    let wanted = config.controller_listener_names.first();
+    let mut endpoints: Vec<VoterEndpoint> = listeners
+        .map(|(name, host, port)| VoterEndpoint {
+            name: name.to_string(),
+            host: host.to_string(),
+            port,
+        })
+        .collect();
+    let is_wanted = |it: &VoterEndpoint| wanted.is_some_and(|name| *name == it.name);
+    endpoints.sort_by_key(|it| !is_wanted(it));
+    if endpoints.first().is_some_and(is_wanted) {
+        return Ok(VoterNode {
+            directory_id,
+            endpoints,
+        });
+    }
+    let why = "the voter has no endpoint on the quorum's listener";
+    Err(Error::new(ErrorCode::InvalidRequest, why))
+}
+
+/// The code of a change that did not happen.
+pub fn refusal(error: VoterChangeError) -> Error {
+    let code = match error {
+        VoterChangeError::NotLeader => return ErrorCode::NotLeaderOrFollower.into(),
+        VoterChangeError::TimedOut(_) => ErrorCode::RequestTimedOut,
+        VoterChangeError::Unsupported => ErrorCode::UnsupportedVersion,
+        VoterChangeError::Duplicate(_) => ErrorCode::DuplicateVoter,
+        VoterChangeError::NotFound(..) => ErrorCode::VoterNotFound,
+        VoterChangeError::Incompatible(_) => ErrorCode::InvalidRequest,
+    };
+    Error::new(code, error.to_string())
+}
+
+/// Text of an answer: of a failure its own, else that of the code.
+pub fn message(result: &Result<(), Error>) -> Option<StrBytes> {
+    match result {
+        Ok(()) => None,
+        Err(error) => {
+            let text = error.message.as_ref().map(ToString::to_string);
+            text.map(StrBytes::from_string)
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! How a controller comes to a quorum that does not reach out to it: formatted with `--no-initial-controllers`, back with a new
+//! directory, at a new address, or away for so long that the leader forgot it. It asks everybody it knows of to be an observer;
+//! the leader then replicates to it, and it can be added as a voter. With `controller.quorum.auto.join.enable` it asks for that
+//! too (KIP-1186).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::async_runtime::WatchReceiver;
+use tracing::{debug, info};
+
+use super::meta_log::Inner;
+use super::network::{RaftRequest, RaftResponse};
+use super::types::{VoterEndpoint, VoterNode, raft_id};
+
+/// Rest between two rounds of asking.
+const ASK_INTERVAL: Duration = Duration::from_millis(500);
+/// How long a member waits for a leader before it asks: several elections.
+const MEMBER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a controller needs to come to its quorum.
+#[derive(Clone, Debug, Default)]
+pub struct Joining {
+    /// `controller.quorum.bootstrap.servers`
+    pub bootstrap_servers: Vec<VoterEndpoint>,
+    /// `controller.quorum.auto.join.enable`: how long an observer rests before it asks to be a voter.
+    pub auto_join: Option<Duration>,
+}
+
+/// Asks whenever no leader is heard of, or the leader does not know where this node listens. Static voters need not.
+pub(super) async fn run(inner: Arc<Inner>, joining: Joining) {
+    let own_id = raft_id(inner.own_id, inner.own.directory_id);
+    if inner.store.own_id() != own_id {
+        return;
+    }
+    let stop = inner.stop.clone();
+    let asking = async {
+        while let Ok(leader) = wait_until_needed(&inner, &joining).await {
+            if leader == Some(own_id) {
+                inner.admit(inner.own_id, inner.own.clone(), false).await;
+            } else {
+                let as_voter = leader.is_some() && joining.auto_join.is_some();
+                ask_everybody(&inner, &joining, as_voter).await;
+            }
+            tokio::time::sleep(ASK_INTERVAL).await;
+        }
+    };
+    stop.run_until_cancelled(asking).await;
+}
+
+/// Waits until there is something to ask; gives the leader, if one is known. While none is, who is no voter asks at once, a
+/// voter after a while. Fails when raft has stopped.
+async fn wait_until_needed(inner: &Inner, joining: &Joining) -> Result<Option<u64>, ()> {
+    let mut metrics = inner.raft.server_metrics();
+    loop {
+        let leader = metrics.borrow_watched().current_leader;
+        let (members, _) = inner.members();
+        let members = members.membership();
+        let recorded = members.get_node(&inner.store.own_id());
+        let is_voter = members.voter_ids().any(|id| id == inner.store.own_id());
+        let patience = match leader {
+            Some(_) if recorded == Some(&inner.own) => match joining.auto_join {
+                Some(rest) if !is_voter => rest,
+                _ => Duration::MAX,
+            },
+            // It may come to know of this node in a moment.
+            Some(_) => ASK_INTERVAL,
+            None if is_voter => MEMBER_PATIENCE,
+            None => Duration::ZERO,
+        };
+        match tokio::time::timeout(patience, metrics.changed()).await {
+            Ok(changed) => changed.map_err(|_| ())?,
+            Err(_) => return Ok(leader),
+        }
+    }
+}
+
+async fn ask_everybody(inner: &Inner, joining: &Joining, as_voter: bool) {
+    let (members, _) = inner.members();
+    let nodes = members.membership().nodes();
+    let others = nodes.filter(|(id, _)| **id != inner.store.own_id());
+    let known = others.filter_map(|(_, node)| node.endpoints.first());
+    let everybody = joining.bootstrap_servers.iter().chain(known);
+    let own = inner.own.endpoints.first();
+    let asked: BTreeSet<(&str, u16)> = everybody
+        .map(|it| (it.host.as_str(), it.port))
+        .filter(|at| own.is_none_or(|own| (own.host.as_str(), own.port) != *at))
+        .collect();
+    for (at, (host, port)) in (1..).zip(asked) {
+        if ask(inner, at, (host, port), as_voter).await {
+            info!(host, port, as_voter, "joined the metadata quorum");
+            return;
+        }
+    }
+}
+
+/// Asks at one address; whether the leader is there and has agreed.
+async fn ask(inner: &Inner, at: u32, (host, port): (&str, u16), as_voter: bool) -> bool {
+    let there = VoterNode {
+        // Of a nobody, so that the address counts; each has a connection of its own.
+        directory_id: inner.own.directory_id,
+        endpoints: vec![VoterEndpoint {
+            name: String::new(),
+            host: host.to_owned(),
+            port,
+        }],
+    };
+    let request = RaftRequest::Join {
+        cluster_id: inner.cluster_id.clone(),
+        node_id: inner.own_id,
+        node: inner.own.clone(),
+        as_voter,
+    };
+    let nobody = u64::MAX - u64::from(at);
+    match inner.transport.call(nobody, there, request).await {
+        Ok(RaftResponse::Join(agreed)) => agreed,
+        Ok(_) => false,
+        Err(error) => {
+            debug!(host, port, %error, "cannot ask to join the metadata quorum");
+            false
+        }
+    }
+}

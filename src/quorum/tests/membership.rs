@@ -1,0 +1,330 @@
+//! Voters come and go while records are proposed, over real sockets.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+use super::super::store::lock;
+use super::super::types::{VoterEndpoint, VoterNode};
+use super::super::{
+    Joining, MetaLog, MetaLogParams, OpenraftMetaLog, ProposeError, RpcTransport, VoterChange,
+    VoterChangeError, VoterWait,
+};
+use super::three_voters::{Seat, listen, wait_for_any_leader};
+use super::{PATIENCE, collect, params, topics};
+use crate::types::{BrokerId, Uuid};
+
+const WAIT: VoterWait = VoterWait {
+    timeout: PATIENCE,
+    committed: true,
+};
+
+/// A node's address, which outlives its process and its disk.
+struct Place {
+    id: BrokerId,
+    port: u16,
+    seat: Seat,
+    auto_join: Option<Duration>,
+}
+
+impl Place {
+    async fn new(id: BrokerId) -> Self {
+        let listener = TcpListener::bind("localhost:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let seat = Seat::default();
+        tokio::spawn(listen(listener, Arc::clone(&seat)));
+        Self {
+            id,
+            port,
+            seat,
+            auto_join: None,
+        }
+    }
+
+    fn endpoint(&self) -> VoterEndpoint {
+        VoterEndpoint {
+            name: "CONTROLLER".into(),
+            host: "localhost".into(),
+            port: self.port,
+        }
+    }
+
+    /// The node with a metadata directory of this id.
+    fn voter(&self, directory: u128) -> VoterNode {
+        VoterNode {
+            directory_id: Uuid::from_u128(directory),
+            endpoints: vec![self.endpoint()],
+        }
+    }
+
+    /// Starts it; the first voter of a quorum is alone, all others ask at `bootstrap`.
+    async fn open(
+        &self,
+        dir: &TempDir,
+        directory: u128,
+        bootstrap: Option<&Place>,
+    ) -> Arc<OpenraftMetaLog> {
+        let own = self.voter(directory);
+        let first = bootstrap.is_none().then(|| (self.id, own.clone()));
+        let params = MetaLogParams {
+            own,
+            voters: first.into_iter().collect(),
+            joining: Joining {
+                bootstrap_servers: bootstrap.map(Place::endpoint).into_iter().collect(),
+                auto_join: self.auto_join,
+            },
+            ..params(dir.path(), self.id, &[], Arc::new(RpcTransport::default()))
+        };
+        let log = Arc::new(OpenraftMetaLog::open(params).await.unwrap());
+        *lock(&self.seat) = Arc::downgrade(&log);
+        log
+    }
+
+    fn add(&self, directory: u128) -> VoterChange {
+        VoterChange::Add {
+            node_id: self.id,
+            node: self.voter(directory),
+        }
+    }
+
+    fn remove(&self, directory: u128) -> VoterChange {
+        VoterChange::Remove {
+            node_id: self.id,
+            directory_id: Uuid::from_u128(directory),
+        }
+    }
+}
+
+/// Ids of voters and observers.
+fn members(log: &OpenraftMetaLog) -> (Vec<BrokerId>, Vec<BrokerId>) {
+    let info = log.describe();
+    let ids = |replicas: &[super::super::ReplicaState]| {
+        let mut ids: Vec<_> = replicas.iter().map(|it| it.replica_id).collect();
+        ids.sort_unstable();
+        ids
+    };
+    (ids(&info.voters), ids(&info.observers))
+}
+
+async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let reached = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let reached = tokio::time::timeout(PATIENCE, reached).await;
+    assert!(reached.is_ok(), "{what}");
+}
+
+async fn eventually_async(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let reached = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let reached = tokio::time::timeout(PATIENCE, reached).await;
+    assert!(reached.is_ok(), "{what}");
+}
+
+/// Proposes without a break at whoever leads, and counts what was committed. A proposal fails only with its leader.
+async fn propose_all_the_time(log: Arc<OpenraftMetaLog>, stop: Arc<AtomicBool>) -> usize {
+    let (mut committed, mut moving) = (0, false);
+    let leader = log.leader();
+    while !stop.load(Ordering::Relaxed) {
+        let now = *leader.borrow();
+        if now.leader_id != Some(log.inner_id()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            continue;
+        }
+        // Several are on their way at once, so that changes of the members get in between.
+        let results = futures_util::future::join_all((0..8).map(|_| {
+            let expected = log.end_offset();
+            let proposed = log.propose(now.epoch, topics(&["t", "t"]));
+            async move { (expected, proposed.await) }
+        }));
+        for (expected, result) in results.await {
+            match result {
+                Ok(last_offset) => {
+                    assert_eq!(last_offset, expected + 1, "where it was to be");
+                    committed += 1;
+                }
+                // Leadership is moving; what was behind fails too. Nothing else makes a proposal fail.
+                Err(ProposeError::NotLeader) => moving = true,
+                Err(ProposeError::Superseded) if moving => {}
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+    committed
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quorum_grows_loses_its_leader_and_a_disk_and_starts_again() {
+    let places = [
+        Place::new(1).await,
+        Place::new(2).await,
+        Place::new(3).await,
+    ];
+    let dirs: Vec<TempDir> = (0..3).map(|_| TempDir::new().unwrap()).collect();
+    let one = places[0].open(&dirs[0], 11, None).await;
+    wait_for_any_leader(&[Arc::clone(&one)]).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let load = tokio::spawn(propose_all_the_time(Arc::clone(&one), Arc::clone(&stop)));
+
+    // The second asks to observe, the third knows nobody whom it could ask.
+    let two = places[1].open(&dirs[1], 12, Some(&places[0])).await;
+    eventually("the second observes", || {
+        members(&one) == (vec![1], vec![2])
+    })
+    .await;
+    one.change_voters(places[1].add(12), WAIT).await.unwrap();
+    let three = places[2].open(&dirs[2], 13, Some(&places[2])).await;
+    one.change_voters(places[2].add(13), WAIT).await.unwrap();
+    assert_eq!(members(&one), (vec![1, 2, 3], vec![]));
+    for (change, expected) in [
+        (places[1].add(99), VoterChangeError::Duplicate(2)),
+        (
+            places[1].remove(99),
+            VoterChangeError::NotFound(2, Uuid::from_u128(99)),
+        ),
+    ] {
+        assert_eq!(one.change_voters(change, WAIT).await, Err(expected));
+    }
+    assert_eq!(
+        two.change_voters(places[0].remove(11), WAIT).await,
+        Err(VoterChangeError::NotLeader)
+    );
+
+    // The leader removes itself, hands over and observes.
+    one.change_voters(places[0].remove(11), WAIT).await.unwrap();
+    let others = [Arc::clone(&two), Arc::clone(&three)];
+    let (leader, epoch) = wait_for_any_leader(&others).await;
+    stop.store(true, Ordering::Relaxed);
+    let committed = load.await.unwrap();
+    assert!(committed > 0);
+    let leader = &others[leader];
+    leader.propose(epoch, topics(&["last"])).await.unwrap();
+    assert_eq!(members(leader), (vec![2, 3], vec![1]));
+    let names = collect(&mut one.subscribe(), 2 * committed + 1).await;
+    assert_eq!(names.last().unwrap(), "last");
+    leader.change_voters(places[0].add(11), WAIT).await.unwrap();
+    assert_eq!(members(leader), (vec![1, 2, 3], vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_disk_makes_another_replica() {
+    let places = [
+        Place::new(1).await,
+        Place::new(2).await,
+        Place::new(3).await,
+    ];
+    let dirs: Vec<TempDir> = (0..4).map(|_| TempDir::new().unwrap()).collect();
+    let one = places[0].open(&dirs[0], 11, None).await;
+    wait_for_any_leader(&[Arc::clone(&one)]).await;
+    let two = places[1].open(&dirs[1], 12, Some(&places[0])).await;
+    let three = places[2].open(&dirs[2], 13, Some(&places[0])).await;
+    one.change_voters(places[1].add(12), WAIT).await.unwrap();
+    one.change_voters(places[2].add(13), WAIT).await.unwrap();
+    let epoch = one.leader().borrow().epoch;
+    one.propose(epoch, topics(&["a", "b"])).await.unwrap();
+
+    // The second comes back without what it promised: it observes, and does not count.
+    two.shutdown().await.unwrap();
+    drop(two);
+    let two = places[1].open(&dirs[3], 22, Some(&places[0])).await;
+    eventually("it observes", || members(&one) == (vec![1, 2, 3], vec![2])).await;
+    assert_eq!(collect(&mut two.subscribe(), 2).await, ["a", "b"]);
+    one.change_voters(places[1].remove(12), WAIT).await.unwrap();
+    one.change_voters(places[1].add(22), WAIT).await.unwrap();
+    assert_eq!(members(&one).0, [1, 2, 3]);
+
+    // All stop and start; what they are told of first voters does not matter any more.
+    for log in [&one, &two, &three] {
+        log.shutdown().await.unwrap();
+    }
+    drop((one, two, three));
+    let mut logs = Vec::new();
+    for (place, (dir, directory)) in places.iter().zip([(0, 11), (3, 22), (2, 13)]) {
+        logs.push(place.open(&dirs[dir], directory, None).await);
+    }
+    let (leader, epoch) = wait_for_any_leader(&logs).await;
+    logs[leader].propose(epoch, topics(&["c"])).await.unwrap();
+    for log in &logs {
+        assert_eq!(collect(&mut log.subscribe(), 3).await, ["a", "b", "c"]);
+    }
+    let directories: BTreeMap<BrokerId, Uuid> = logs[leader]
+        .describe()
+        .voters
+        .iter()
+        .map(|it| (it.replica_id, it.replica_directory_id))
+        .collect();
+    let expected = [(1, 11), (2, 22), (3, 13)].map(|(id, at)| (id, Uuid::from_u128(at)));
+    assert_eq!(directories, BTreeMap::from(expected));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_cannot_be_reached_is_not_added() {
+    let (place, nobody) = (Place::new(1).await, Place::new(2).await);
+    let dir = TempDir::new().unwrap();
+    let one = place.open(&dir, 11, None).await;
+    wait_for_any_leader(&[Arc::clone(&one)]).await;
+    let result = one.change_voters(nobody.add(12), WAIT).await;
+    assert!(matches!(result, Err(VoterChangeError::TimedOut(_))));
+    // Somebody is there, but another replica.
+    let elsewhere = TempDir::new().unwrap();
+    let _stranger = nobody.open(&elsewhere, 77, Some(&nobody)).await;
+    let wait = VoterWait {
+        timeout: Duration::from_millis(300),
+        committed: true,
+    };
+    let result = one.change_voters(nobody.add(12), wait).await;
+    assert!(matches!(result, Err(VoterChangeError::TimedOut(_))));
+    eventually("it is forgotten", || members(&one) == (vec![1], vec![])).await;
+    let epoch = one.leader().borrow().epoch;
+    one.propose(epoch, topics(&["a"])).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_joins_by_itself_also_after_it_lost_its_disk() {
+    let mut places = [
+        Place::new(1).await,
+        Place::new(2).await,
+        Place::new(3).await,
+    ];
+    for place in &mut places[1..] {
+        place.auto_join = Some(Duration::from_millis(20));
+    }
+    let dirs: Vec<TempDir> = (0..4).map(|_| TempDir::new().unwrap()).collect();
+    let one = places[0].open(&dirs[0], 11, None).await;
+    wait_for_any_leader(&[Arc::clone(&one)]).await;
+    let two = places[1].open(&dirs[1], 12, Some(&places[0])).await;
+    let _three = places[2].open(&dirs[2], 13, Some(&places[0])).await;
+    eventually("both join", || members(&one) == (vec![1, 2, 3], vec![])).await;
+    two.shutdown().await.unwrap();
+    drop(two);
+    let _two = places[1].open(&dirs[3], 22, Some(&places[0])).await;
+    let directory = || {
+        let voters = one.describe().voters;
+        let mut voters = voters.into_iter();
+        voters
+            .find(|it| it.replica_id == 2)
+            .map(|it| it.replica_directory_id)
+    };
+    eventually("the new one takes its place", || {
+        directory() == Some(Uuid::from_u128(22))
+    })
+    .await;
+    // The old replica is an observer that never answers.
+    assert_eq!(members(&one).1, [2]);
+    eventually_async("it is forgotten", async || {
+        one.forget_observers_silent_for(Duration::from_millis(200))
+            .await;
+        members(&one).1.is_empty()
+    })
+    .await;
+    assert_eq!(members(&one).0, [1, 2, 3]);
+}
