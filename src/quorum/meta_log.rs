@@ -757,9 +757,12 @@ impl MetaLog for OpenraftMetaLog {
         };
         let membership = metrics.membership_config.membership();
         let replicas = |ids: Vec<u64>| {
-            ids.into_iter()
+            let mut replicas: Vec<ReplicaState> = ids
+                .into_iter()
                 .filter_map(|id| Some(replica(id, membership.get_node(&id)?)))
-                .collect()
+                .collect();
+            replicas.sort_by_key(|it| (it.replica_id, it.replica_directory_id));
+            replicas
         };
         let mut observers: Vec<ReplicaState> = replicas(membership.learner_ids().collect());
         observers.extend(lock(&inner.observers).states(leader.epoch, now_ms));

@@ -16,6 +16,7 @@ use super::super::{
 };
 use super::three_voters::{Seat, listen, wait_for_any_leader};
 use super::{PATIENCE, collect, params, topics};
+use crate::log::LogDir;
 use crate::types::{BrokerId, Uuid};
 
 const WAIT: VoterWait = VoterWait {
@@ -68,6 +69,8 @@ impl Place {
         directory: u128,
         bootstrap: Option<&Place>,
     ) -> Arc<OpenraftMetaLog> {
+        // Tasks of a log that was shut down let go of the directory's lock a moment later.
+        eventually("the directory is free", || LogDir::open(dir.path()).is_ok()).await;
         let own = self.voter(directory);
         let first = bootstrap.is_none().then(|| (self.id, own.clone()));
         let params = MetaLogParams {
