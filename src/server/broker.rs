@@ -6,6 +6,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use futures_util::future::OptionFuture;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -211,10 +212,12 @@ impl Broker {
         let dirs = self.services.replicas.log_dirs().clone();
         let storage = self.failures.clone().fatal(dirs);
         let raft = self.quorum.failed();
+        let untold = self.lifecycle.as_ref().map(Lifecycle::failed);
         async move {
             tokio::select! {
                 reason = storage => reason,
                 reason = raft => reason,
+                Some(reason) = OptionFuture::from(untold) => reason,
             }
         }
     }

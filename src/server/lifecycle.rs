@@ -15,6 +15,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -50,7 +51,26 @@ type Assignments = BTreeMap<(Uuid, i32), Uuid>;
 pub struct Lifecycle {
     session: Session,
     stop: CancellationToken,
+    /// Cancelled when a failed directory could not be told to the controller in time.
+    untold: CancellationToken,
     heartbeats: JoinHandle<()>,
+}
+
+/// How often heartbeats go, and how long a failed directory may stay unknown to the controller.
+#[derive(Clone, Copy)]
+struct Pace {
+    interval: Duration,
+    failure_timeout: Duration,
+}
+
+impl Pace {
+    fn of(config: &Config) -> Self {
+        let millis = |ms: i64| Duration::from_millis(ms.max(1) as u64);
+        Self {
+            interval: millis(config.broker_heartbeat_interval_ms.into()),
+            failure_timeout: millis(config.log_dir_failure_timeout_ms),
+        }
+    }
 }
 
 /// What heartbeats carry.
@@ -99,15 +119,29 @@ impl Lifecycle {
         session.wait_until_unfenced().await;
         let broker_epoch = session.broker_epoch();
         info!(broker_epoch, "broker registered and unfenced");
-        let stop = CancellationToken::new();
-        let interval = Duration::from_millis(config.broker_heartbeat_interval_ms.max(1) as u64);
-        let heartbeats = tokio::spawn(session.clone().keep(interval, failures, stop.clone()));
+        let (stop, untold) = (CancellationToken::new(), CancellationToken::new());
+        let keep = session
+            .clone()
+            .keep(Pace::of(config), failures, stop.clone(), untold.clone());
+        let heartbeats = tokio::spawn(keep);
         tokio::spawn(session.clone().tell_directories(stop.clone()));
         Ok(Self {
             session,
             stop,
+            untold,
             heartbeats,
         })
+    }
+
+    /// Resolves with the reason when the broker has to end: replicas in a failed directory may lead on in the metadata, and
+    /// no controller has heard of it within `log.dir.failure.timeout.ms`.
+    pub fn failed(&self) -> impl Future<Output = String> + use<> {
+        let untold = self.untold.clone();
+        async move {
+            untold.cancelled().await;
+            "no controller heard of a failed log directory within log.dir.failure.timeout.ms"
+                .to_owned()
+        }
     }
 
     /// Leaves the cluster: leadership moves to other brokers where there are any. Returns the broker epoch, for the
@@ -238,16 +272,34 @@ impl Session {
         }
     }
 
-    async fn keep(self, interval: Duration, mut failures: DirFailures, stop: CancellationToken) {
+    async fn keep(
+        self,
+        pace: Pace,
+        mut failures: DirFailures,
+        stop: CancellationToken,
+        untold: CancellationToken,
+    ) {
+        let mut deadline = None;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = failures.changed() => {}
-                () = tokio::time::sleep(interval) => {}
+                () = failures.changed() => {
+                    deadline.get_or_insert(Instant::now() + pace.failure_timeout);
+                }
+                () = tokio::time::sleep(pace.interval) => {}
             }
-            let response = self.heartbeat(false).await;
+            let response = match deadline {
+                None => self.heartbeat(false).await,
+                Some(deadline) => {
+                    let Ok(response) = timeout_at(deadline, self.heartbeat(false)).await else {
+                        untold.cancel();
+                        return;
+                    };
+                    response
+                }
+            };
             match response.error_code.err() {
-                None => {}
+                None => deadline = None,
                 Some(ErrorCode::StaleBrokerEpoch) => {
                     stop.run_until_cancelled(self.register_again()).await;
                 }

@@ -11,7 +11,7 @@ use super::Duration;
 use crate::api::Services;
 use crate::config::Config;
 use crate::controller::Caller;
-use crate::log::{LogDir, MetaProperties};
+use crate::log::{LogDir, MetaProperties, StorageError};
 use crate::protocol::ErrorCode;
 use crate::protocol::principal::Principal;
 use crate::quorum::{VoterEndpoint, VoterNode, write_voters};
@@ -53,14 +53,19 @@ impl Dirs {
     }
 
     fn broker(&self, controller: &Node) -> Node {
+        self.broker_with(controller, &[])
+    }
+
+    fn broker_with(&self, controller: &Node, more: &[(&str, &str)]) -> Node {
         let address = controller.broker.addresses()[0].1.to_string();
-        let settings = [
+        let mut settings = vec![
             ("node.id", "2"),
             ("process.roles", "broker"),
             ("listeners", "PLAINTEXT://127.0.0.1:0"),
             ("advertised.listeners", "PLAINTEXT://127.0.0.1:0"),
             ("controller.quorum.bootstrap.servers", &address),
         ];
+        settings.extend_from_slice(more);
         Node::start(self.0[1].path(), &settings)
     }
 }
@@ -323,4 +328,42 @@ fn checkpoints(dir: &Path) -> usize {
     entries
         .filter(|it| is_checkpoint(&it.as_ref().expect("an entry").file_name()))
         .count()
+}
+
+#[test]
+fn a_broker_ends_when_no_controller_hears_of_its_failed_directory() {
+    let dirs = Dirs::new();
+    let controller = dirs.controller();
+    let more = [(); 2].map(|()| {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        format(dir.path(), 2);
+        dir
+    });
+    let all = [&dirs.0[1], &more[0], &more[1]].map(|dir| dir.path().display().to_string());
+    let all = all.join(",");
+    let settings = [
+        ("log.dirs", all.as_str()),
+        ("log.dir.failure.timeout.ms", "300"),
+        ("broker.heartbeat.interval.ms", "50"),
+    ];
+    let broker = dirs.broker_with(&controller, &settings);
+    let fail = |dir: usize| {
+        let dir = &broker.services().replicas.log_dirs().dirs()[dir];
+        dir.fail(StorageError::Unusable {
+            path: dir.path().to_owned(),
+            reason: "the test says so".into(),
+        });
+    };
+    let ends_within = |wait: Duration| {
+        let ended = async { tokio::time::timeout(wait, broker.broker.failed()).await };
+        broker.runtime.block_on(ended).ok()
+    };
+    fail(1);
+    let wait = Duration::from_secs(1);
+    assert_eq!(ends_within(wait), None, "the controller is told");
+    controller.stop();
+    assert_eq!(ends_within(wait), None, "nothing is left to be told");
+    fail(2);
+    let reason = ends_within(PATIENCE).expect("nobody hears of it");
+    assert!(reason.contains("log.dir.failure.timeout.ms"), "{reason}");
 }
