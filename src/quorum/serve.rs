@@ -234,9 +234,10 @@ impl OpenraftMetaLog {
         match read.await {
             Ok(records) => FetchOutcome::Records(records),
             Err(error) => {
-                // Trimmed meanwhile, most likely: the next fetch hears of the snapshot.
+                // Trimmed meanwhile, most likely: then there is a snapshot. Else the observer is to rest before it asks again.
                 warn!(%error, offset = fetch.fetch_offset, "committed metadata cannot be read");
-                FetchOutcome::Records(Bytes::new())
+                let refused = FetchOutcome::Refused(ErrorCode::UnknownServerError);
+                self.check_fetch(fetch).unwrap_or(refused)
             }
         }
     }

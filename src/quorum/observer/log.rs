@@ -159,7 +159,7 @@ impl ObserverLog {
     }
 
     /// Cuts the log where the leader's differs: that one ends at `end_offset` in `epoch`, the newest epoch of ours that it knows.
-    /// Fails rather than take back what is `committed`.
+    /// Fails rather than take back what is `committed`, and where nothing would be cut: the leader would only say it again.
     pub(super) fn truncate_to_epoch(
         &mut self,
         epoch: LeaderEpoch,
@@ -169,9 +169,12 @@ impl ObserverLog {
         let epochs = self.log.leader_epochs();
         let own = epochs.end_offset_for(epoch, self.end_offset());
         let cut = own.end_offset.min(end_offset).max(self.start_offset());
-        if cut < committed {
+        if cut < committed || cut == self.end_offset() {
             return Err(invalid(format!(
-                "the leader's log differs from offset {cut} on, but everything before {committed} was committed"
+                "the leader's log ends at {end_offset} in epoch {epoch}, which this one cannot follow: it has {} to {}, and \
+                 everything before {committed} was committed",
+                self.start_offset(),
+                self.end_offset()
             )));
         }
         self.log.truncate_to(cut).map_err(io::Error::other)?;

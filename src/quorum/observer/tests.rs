@@ -117,6 +117,10 @@ fn a_snapshot_from_the_leader_takes_the_place_of_the_log() {
     drop(log);
     let mut log = open(dir.path());
     check(&log);
+    // A leader that has less than the snapshot would say so for ever.
+    let error = log.truncate_to_epoch(3, 5, 10).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+    check(&log);
     log.append(batches(10, &[4, 5]), 0).unwrap();
     // A damaged one does not.
     let part = received(&dir, (20, 5));
