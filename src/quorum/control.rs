@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::{Bytes, BytesMut};
 
 use super::types::{Membership, VoterEndpoint, VoterNode, kraft_version, node_id, raft_id};
+use crate::metadata::features::KRAFT_VERSION_LEVEL;
 use crate::protocol::batch::{BatchBuilder, BatchHeader, Record, Records};
 use crate::protocol::control_records::{
     self, ControlRecordType, KRaftVersionFeature, KRaftVersionRecord, LeaderChangeMessage,
@@ -15,8 +16,6 @@ use crate::types::{BrokerId, LeaderEpoch, Offset, TimestampMs};
 
 /// Control batches are tiny; one that inflates to more is not ours.
 const INFLATED_BYTES_MAX: usize = 1 << 20;
-/// The quorum's protocol with voters in the log (KIP-853).
-const KRAFT_VERSION: i16 = 1;
 
 /// A control record: its type and value.
 pub(super) type ControlRecord = (ControlRecordType, Bytes);
@@ -105,7 +104,7 @@ pub(super) fn voters(membership: &Membership) -> ControlRecord {
             endpoints: node.endpoints.iter().map(endpoint).collect(),
             kraft_version_feature: KRaftVersionFeature {
                 min_supported_version: 0,
-                max_supported_version: KRAFT_VERSION,
+                max_supported_version: KRAFT_VERSION_LEVEL,
             },
         }
     };

@@ -27,8 +27,8 @@ use super::subscriber;
 use super::timing::QuorumTiming;
 use super::transport::address;
 use super::types::{
-    AppliedEntry, CommittedLeaderId, Membership, Proposal, VoterEndpoint, VoterNode, kraft_version,
-    leader_epoch, node_id, raft_id,
+    AppliedEntry, CommittedLeaderId, Membership, Proposal, VoterEndpoint, VoterNode, is_sole_voter,
+    kraft_version, leader_epoch, node_id, raft_id,
 };
 use super::voters::{VoterChange, VoterChangeError};
 use super::writer::Command;
@@ -229,7 +229,10 @@ impl OpenraftMetaLog {
                 as_voter,
             } => {
                 let is_ours = cluster_id == self.inner.cluster_id;
-                RaftResponse::Join(is_ours && self.inner.admit(node_id, node, as_voter).await)
+                // A voter without a directory id would make the voters static.
+                let is_replica = node_id >= 0 && !node.directory_id.is_nil();
+                let may_join = is_ours && is_replica;
+                RaftResponse::Join(may_join && self.inner.admit(node_id, node, as_voter).await)
             }
         })
     }
@@ -364,10 +367,6 @@ fn is_alone(store: &Store, voters: &BTreeMap<BrokerId, VoterNode>) -> bool {
         return voters.len() == 1 && ids.all(|id| id == store.own_id());
     }
     state.is_sole_voter(store.own_id())
-}
-
-fn is_sole_voter(membership: &Membership, own_id: u64) -> bool {
-    membership.nodes().count() == 1 && membership.voter_ids().all(|id| id == own_id)
 }
 
 fn raft_config(alone: bool, timing: &QuorumTiming) -> Result<Config, QuorumError> {

@@ -17,7 +17,7 @@ use super::control;
 use super::sidecar::{Checkpoint, Sidecar};
 use super::types::{
     AppliedEntry, CommittedLeaderId, Entry, LogId, Membership, Proposal, StoredMembership, Vote,
-    leader_epoch, node_id,
+    is_sole_voter, leader_epoch, node_id,
 };
 use super::vote_file::VoteFile;
 use super::writer::{Command, Writer};
@@ -412,8 +412,7 @@ impl State {
     /// Whether `own_id` is the whole quorum, by the newest membership in the log, committed or not.
     pub(super) fn is_sole_voter(&self, own_id: u64) -> bool {
         let newest = self.membership_at(u64::MAX);
-        let membership = newest.membership();
-        membership.nodes().count() == 1 && membership.voter_ids().all(|id| id == own_id)
+        is_sole_voter(newest.membership(), own_id)
     }
 
     /// A sole voter's vote may be lost in a crash, but not the entries of its term: the term is not used again, also when the

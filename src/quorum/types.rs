@@ -70,6 +70,11 @@ pub(super) fn renumbered(membership: &Membership) -> Membership {
     Membership::new(configs.collect(), nodes).unwrap_or_else(|_| membership.clone())
 }
 
+/// Whether `own_id` is the whole quorum: nobody else votes or observes.
+pub(super) fn is_sole_voter(members: &Membership, own_id: u64) -> bool {
+    members.nodes().count() == 1 && members.voter_ids().all(|id| id == own_id)
+}
+
 /// The level of kraft.version: 1 where the voters' directories are known, so that voters can change (KIP-853).
 pub(super) fn kraft_version(voters: &Membership) -> i16 {
     let mut ids = voters.voter_ids();
