@@ -225,7 +225,7 @@ impl Follower {
         }
         if current.leader_epoch == self.epoch {
             let known = Some(current.leader_id).filter(|id| *id >= 0);
-            // Who answered is not asked in vain again, unless it is the one.
+            // Without its address it cannot be asked.
             self.leader = known.filter(|id| lock(&self.inner.endpoints).contains_key(id));
         }
         Some(answer)

@@ -154,8 +154,7 @@ impl Inner {
 
     /// Remembers where the voters of the log listen.
     fn learn_voters(&self) {
-        let log = lock(&self.log);
-        let Some(voters) = log.voters() else {
+        let Some(voters) = lock(&self.log).voters().cloned() else {
             return;
         };
         let mut endpoints = lock(&self.endpoints);
@@ -249,6 +248,7 @@ impl MetaLog for Observer {
     /// What is known here: the voters, not how far they are.
     fn describe(&self) -> QuorumInfo {
         let leader = *self.inner.leader.borrow();
+        let high_watermark = *lock(&self.inner.leader_high_watermark);
         let log = lock(&self.inner.log);
         let nodes = log.voters().into_iter().flat_map(|voters| {
             let ids = voters.voter_ids();
@@ -264,7 +264,7 @@ impl MetaLog for Observer {
         QuorumInfo {
             leader_id: leader.leader_id.unwrap_or(-1),
             leader_epoch: leader.epoch,
-            high_watermark: *lock(&self.inner.leader_high_watermark),
+            high_watermark,
             voters: voters.collect(),
             observers: Vec::new(),
         }
