@@ -1,19 +1,31 @@
 //! What AddRaftVoter, RemoveRaftVoter and UpdateRaftVoter have in common (`KafkaRaftClient`).
 
+use std::time::Duration;
+
 use kafka_protocol::protocol::StrBytes;
 
 use super::context::RequestContext;
+use super::metadata_fetch::is_of_cluster;
 use crate::protocol::{Error, ErrorCode};
 use crate::quorum::{VoterChangeError, VoterEndpoint, VoterNode};
 use crate::types::{BrokerId, Uuid};
 
+/// The least time to find the leader and to be answered.
+pub const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a change may take whose request does not say it (`controller.quorum.request.timeout.ms`).
+pub fn request_timeout(context: &RequestContext) -> Duration {
+    let config = context.services.config();
+    let timeout_ms = config.controller_quorum_request_timeout_ms.max(0);
+    Duration::from_millis(timeout_ms.unsigned_abs().into())
+}
+
 /// Refuses a request that is meant for another cluster.
 pub fn check_cluster(context: &RequestContext, cluster_id: Option<&StrBytes>) -> Result<(), Error> {
-    let own_id = &*context.services.cluster_id;
-    if cluster_id.is_none_or(|id| **id == *own_id) {
+    if is_of_cluster(context, cluster_id) {
         return Ok(());
     }
-    let why = format!("the cluster's id is {own_id}");
+    let why = format!("the cluster's id is {}", context.services.cluster_id);
     Err(Error::new(ErrorCode::InconsistentClusterId, why))
 }
 

@@ -5,14 +5,11 @@ use std::time::Duration;
 
 use crate::api::RequestContext;
 use crate::api::voter_changes::{
-    check_cluster, check_leader, check_replica, message, refusal, voter_node,
+    PATIENCE, check_cluster, check_leader, check_replica, message, refusal, voter_node,
 };
 use crate::protocol::Error;
 use crate::protocol::messages::add_raft_voter::{AddRaftVoterRequest, AddRaftVoterResponse};
 use crate::quorum::{VoterChange, VoterWait};
-
-/// The least time to find the leader and to be answered.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 pub async fn handle(context: RequestContext, request: AddRaftVoterRequest) -> AddRaftVoterResponse {
     let timeout = Duration::from_millis(request.timeout_ms.max(0).unsigned_abs().into());

@@ -6,22 +6,17 @@ use std::time::Duration;
 use kafka_protocol::messages::{RemoveRaftVoterRequest, RemoveRaftVoterResponse};
 
 use crate::api::RequestContext;
-use crate::api::voter_changes::{check_cluster, check_leader, check_replica, message, refusal};
+use crate::api::voter_changes::{
+    PATIENCE, check_cluster, check_leader, check_replica, message, refusal, request_timeout,
+};
 use crate::protocol::Error;
 use crate::quorum::{VoterChange, VoterWait};
-
-/// The least time to find the leader and to be answered.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 pub async fn handle(
     context: RequestContext,
     request: RemoveRaftVoterRequest,
 ) -> RemoveRaftVoterResponse {
-    let timeout_ms = context
-        .services
-        .config()
-        .controller_quorum_request_timeout_ms;
-    let timeout = Duration::from_millis(timeout_ms.max(0).unsigned_abs().into());
+    let timeout = request_timeout(&context);
     let controller = context.controller();
     let elsewhere = controller.ask_quorum(context.version, &request, timeout + PATIENCE);
     if let Some(response) = elsewhere.await {

@@ -1,8 +1,6 @@
 //! UpdateRaftVoter (key 82), v0. A voter listens elsewhere or speaks other versions of the quorum's protocol (KIP-853); from one
 //! controller to the leader.
 
-use std::time::Duration;
-
 use kafka_protocol::messages::update_raft_voter_response::CurrentLeader;
 use kafka_protocol::messages::{
     BrokerId as WireBrokerId, UpdateRaftVoterRequest, UpdateRaftVoterResponse,
@@ -10,12 +8,12 @@ use kafka_protocol::messages::{
 
 use crate::api::RequestContext;
 use crate::api::cluster_view::text;
-use crate::api::voter_changes::{check_cluster, check_leader, check_replica, refusal, voter_node};
+use crate::api::voter_changes::{
+    check_cluster, check_leader, check_replica, refusal, request_timeout, voter_node,
+};
+use crate::metadata::features::KRAFT_VERSION_LEVEL;
 use crate::protocol::{Error, ErrorCode};
 use crate::quorum::{VoterChange, VoterWait};
-
-/// The level of kraft.version at which voters change.
-const KRAFT_VERSION: i16 = 1;
 
 pub async fn handle(
     context: RequestContext,
@@ -54,15 +52,11 @@ async fn update(context: &RequestContext, request: UpdateRaftVoterRequest) -> Re
     let node = voter_node(context, request.voter_directory_id, listeners)?;
     let range = &request.k_raft_version_feature;
     let (min, max) = (range.min_supported_version, range.max_supported_version);
-    if min < 0 || !(min..=max).contains(&KRAFT_VERSION) {
+    if min < 0 || !(min..=max).contains(&KRAFT_VERSION_LEVEL) {
         return Err(ErrorCode::InvalidRequest.into());
     }
-    let timeout_ms = context
-        .services
-        .config()
-        .controller_quorum_request_timeout_ms;
     let wait = VoterWait {
-        timeout: Duration::from_millis(timeout_ms.max(0).unsigned_abs().into()),
+        timeout: request_timeout(context),
         // As Kafka answers: once it is written.
         committed: false,
     };
