@@ -237,7 +237,7 @@ impl ActiveSegment {
         }
     }
 
-    /// Whether a batch must go to a new segment (`LogSegment.shouldRoll`). `pending` bytes are accepted but not written.
+    /// Whether a batch must go to a new segment (`LogSegment.shouldRoll`).
     pub fn should_roll(
         &mut self,
         dir: &Path,
