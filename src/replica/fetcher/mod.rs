@@ -124,7 +124,8 @@ impl Fetchers {
         self.context.replicas.metrics().add_source(move || {
             let mut scrape = Scrape::default();
             if let (Some(context), Some(assigned)) = (context.upgrade(), assigned.upgrade()) {
-                let fetchers = assigned.lock().expect("the map is changed without panics");
+                let fetchers = assigned.lock();
+                let fetchers = fetchers.expect("the map is changed without panics").clone();
                 stats::collect(&mut scrape, &context, &fetchers);
             }
             std::future::ready(scrape)
