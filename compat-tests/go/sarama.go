@@ -64,11 +64,12 @@ func saramaTopics(version sarama.KafkaVersion) error {
 		return err
 	}
 	defer admin.Close()
-	topics, err := admin.ListTopics()
+	// Of several nodes, the one that is asked may hear of the topic after the one that created it.
+	err = eventually("topic listed", 10, func() bool {
+		topics, err := admin.ListTopics()
+		return err == nil && topics[name].NumPartitions == 3
+	})
 	if err != nil {
-		return err
-	}
-	if err := equal("partitions", topics[name].NumPartitions, int32(3)); err != nil {
 		return err
 	}
 	if err := admin.DeleteTopic(name); err != nil {
