@@ -112,6 +112,21 @@ impl Log {
         Ok(search)
     }
 
+    /// Whether all segments that `search` looked at are still there. Else what it found without the lock may be wrong: the
+    /// time index of a segment that is replaced is missing for a moment, as if the segment had no timestamps.
+    pub fn still_has_all_of(&self, search: &TimestampSearch) -> bool {
+        search.candidates.iter().all(|candidate| match candidate {
+            Candidate::Closed(segment) => {
+                let base_offset = segment.base_offset;
+                let at = self
+                    .closed
+                    .binary_search_by_key(&base_offset, |s| s.base_offset);
+                at.is_ok_and(|at| Arc::ptr_eq(&self.closed[at], segment))
+            }
+            Candidate::Active { .. } => true,
+        })
+    }
+
     fn active_candidate(
         &self,
         wanted: Wanted,
@@ -179,7 +194,8 @@ impl TimestampSearch {
         self.rest
     }
 
-    /// Reads files. An error is final only under the lock: without it they may be gone because they were deleted or replaced.
+    /// Reads files. What comes of it is final only under the lock, or if [`Log::still_has_all_of`] says so afterwards: without
+    /// the lock files may be gone because they were deleted or replaced.
     pub fn run(&self) -> Result<Option<TimestampAndOffset>, StorageError> {
         let mut best: Option<(&Candidate, TimestampMs)> = None;
         for candidate in &self.candidates {

@@ -395,11 +395,13 @@ impl Partition {
         let mut first_base = Offset::MIN;
         loop {
             let search = self.with_log(|log| log.begin_timestamp_search(wanted, first_base))??;
-            match (search.run(), search.rest()) {
-                (Ok(None), Some(rest)) => first_base = rest,
-                (Ok(found), _) => return Ok(found),
+            let found = search.run();
+            let is_sound = self.with_log(|log| log.still_has_all_of(&search))?;
+            match (found, search.rest()) {
+                (Ok(None), Some(rest)) if is_sound => first_base = rest,
+                (Ok(found), _) if is_sound => return Ok(found),
                 // Deleted or replaced meanwhile, most likely.
-                (Err(_), _) => return Ok(self.with_log(|log| log.search_timestamp(wanted))??),
+                _ => return Ok(self.with_log(|log| log.search_timestamp(wanted))??),
             }
         }
     }

@@ -215,6 +215,26 @@ fn the_newest_of_records_without_timestamps_is_the_first() {
 }
 
 #[test]
+fn a_search_by_time_is_not_believed_when_segments_went_away_under_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(|_| {});
+    let mut log = open_with(dir.path(), &config);
+    for i in 0..3 {
+        append(&mut log, batch(1, 10, NOW + i));
+        log.roll(NOW).unwrap();
+    }
+    append(&mut log, batch(1, 10, NOW + 3));
+    stop_cleanly(log);
+    let mut log = open_with(dir.path(), &config);
+    let search = log.begin_timestamp_search(Wanted::AtLeast(NOW), 0).unwrap();
+    assert!(log.still_has_all_of(&search));
+    // As when compaction puts another segment there: for a moment there is no time index.
+    log.truncate_fully_and_start_at(0).unwrap();
+    assert_ne!(search.run().unwrap().map(|found| found.offset), Some(0));
+    assert!(!log.still_has_all_of(&search));
+}
+
+#[test]
 fn a_search_by_time_opens_one_segment_and_needs_no_lock() {
     let dir = tempfile::tempdir().unwrap();
     let size = batch(1, 100, NOW).size_bytes() as i32;
