@@ -146,6 +146,9 @@ fn format(config: &Config, args: &FormatArgs) -> Result<ExitCode, String> {
     {
         return Err("Because controller.quorum.voters is not set on this controller, you must specify one of the following: --standalone, --initial-controllers, or --no-initial-controllers.".to_owned());
     }
+    if args.standalone && !config.is_controller() {
+        return Err("You can only use --standalone on a controller.".to_owned());
+    }
     let initial = match &args.initial_controllers {
         Some(text) => Some(initial_controllers(config, text)?),
         None => None,

@@ -112,3 +112,26 @@ fn storage_formats_once_and_tells_about_it() {
     ];
     assert_eq!(code(&other), expected(1));
 }
+
+#[test]
+fn only_a_controller_is_formatted_standalone() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("broker.properties");
+    let text = format!(
+        "node.id=3\nprocess.roles=broker\nlisteners=PLAINTEXT://:9092\nlog.dirs={}\n\
+         controller.quorum.bootstrap.servers=other:9093\n",
+        dir.path().join("data").display()
+    );
+    std::fs::write(&file, text).unwrap();
+    let file = file.to_str().unwrap();
+    let format = [
+        "storage",
+        "format",
+        "-t",
+        "abcdefghijklmnopqrstug",
+        "-c",
+        file,
+    ];
+    assert_eq!(code(&[&format[..], &["-s"]].concat()), expected(1));
+    assert_eq!(code(&format), expected(0));
+}

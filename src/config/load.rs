@@ -41,7 +41,6 @@ const NO_FILE: &[(&str, &str)] = &[
         "PLAINTEXT://localhost:9092,CONTROLLER://localhost:9093",
     ),
     ("controller.listener.names", "CONTROLLER"),
-    ("controller.quorum.bootstrap.servers", "localhost:9093"),
     ("inter.broker.listener.name", "PLAINTEXT"),
     ("log.dirs", "/tmp/kraft-combined-logs"),
     ("offsets.topic.replication.factor", "1"),

@@ -12,7 +12,7 @@ impl Config {
         match (self.is_broker(), self.is_controller()) {
             (true, false) => self.check_broker_only(&names)?,
             (false, true) => self.check_controller_only(&names)?,
-            _ => {}
+            _ => self.check_combined(&names)?,
         }
         if self.is_controller() {
             self.check_own_vote()?;
@@ -142,6 +142,48 @@ impl Config {
             ));
         }
         Ok(())
+    }
+
+    fn check_combined(&self, names: &str) -> Result<(), ConfigError> {
+        // A file that says nothing of controllers is that of a node alone, which needs no listener for them.
+        let is_told = names != "CONTROLLER"
+            || !self.controller_quorum_voters.is_empty()
+            || !self.controller_quorum_bootstrap_servers.is_empty();
+        if is_told && self.controller_listeners().next().is_none() {
+            return Err(ConfigError::new(
+                format!(
+                    "process.roles has controller, but controller.listener.names={names} names none of listeners"
+                ),
+                "add the controllers' listener to listeners, such as CONTROLLER://:9093",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether this node is a cluster of its own, which needs nobody's cluster id: broker and controller, and no controller but
+    /// itself is named.
+    pub fn is_alone(&self) -> bool {
+        let servers = &self.controller_quorum_bootstrap_servers;
+        self.is_broker()
+            && self.is_controller()
+            && self.controller_quorum_voters.len() <= 1
+            && servers.len() <= 1
+            && servers.iter().all(|server| self.is_own_controller(server))
+    }
+
+    /// Whether `HOST:PORT` is a controller listener of this node, as far as names tell.
+    fn is_own_controller(&self, server: &str) -> bool {
+        let Some((host, port)) = parse_server(server) else {
+            return false;
+        };
+        let is_loopback = |host: &str| {
+            let address = host.parse::<std::net::IpAddr>();
+            host == "localhost" || address.is_ok_and(|it| it.is_loopback())
+        };
+        let mut own = self.listeners.iter().chain(&self.advertised_listeners);
+        let named = is_loopback(&host) || own.any(|it| it.host.eq_ignore_ascii_case(&host));
+        // 0: whichever port the listener got.
+        named && (port == 0 || self.controller_listeners().any(|it| it.port == port))
     }
 
     fn check_own_vote(&self) -> Result<(), ConfigError> {

@@ -450,6 +450,7 @@ proptest! {
 fn roles_must_fit_to_listeners_and_quorum() {
     const BROKER: &str = "process.roles=broker\nlisteners=PLAINTEXT://:9092\n";
     const CONTROLLER: &str = "process.roles=controller\nlisteners=CONTROLLER://:9093\n";
+    const COMBINED: &str = "listeners=PLAINTEXT://:9092,CONTROLLER://:9093\n";
     const SERVERS: &str = "controller.quorum.bootstrap.servers=a:9093,[::1]:9093\n";
     for (roles, rest, named) in [
         (BROKER, SERVERS, None),
@@ -508,6 +509,18 @@ fn roles_must_fit_to_listeners_and_quorum() {
             "controller.quorum.voters=1@a:1\ninter.broker.listener.name=CONTROLLER\n",
             Some("inter.broker.listener.name"),
         ),
+        (
+            COMBINED,
+            "controller.listener.names=CTRL\n\
+             listener.security.protocol.map=CTRL:PLAINTEXT,CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\n",
+            Some("=CTRL names none"),
+        ),
+        (
+            COMBINED,
+            "controller.quorum.bootstrap.servers=a:9093\nlisteners=PLAINTEXT://:9092\n",
+            Some("controller.listener.names"),
+        ),
+        (COMBINED, "", None),
     ] {
         // Where a key is there twice the last one counts.
         let text = format!("node.id=1\nlog.dirs=/tmp/x\n{roles}{rest}");
@@ -520,4 +533,31 @@ fn roles_must_fit_to_listeners_and_quorum() {
             (loaded, _) => panic!("{rest}: {:?}", loaded.map(|_| ())),
         }
     }
+}
+
+#[test]
+fn a_node_alone_names_no_controller_but_itself() {
+    let is_alone = |rest: &str| {
+        let text = format!(
+            "node.id=1\nlisteners=PLAINTEXT://:9092,CONTROLLER://:9093\n\
+             advertised.listeners=PLAINTEXT://kafka:9092\n{rest}"
+        );
+        node(&text).unwrap().is_alone()
+    };
+    assert!(is_alone(""));
+    for own in [
+        "localhost:9093",
+        "127.0.0.1:9093",
+        "[::1]:9093",
+        "kafka:9093",
+    ] {
+        let own = format!("controller.quorum.bootstrap.servers={own}\n");
+        assert!(is_alone(&own), "{own}");
+    }
+    for others in ["localhost:9094", "other:9093", "kafka:9093,other:9093"] {
+        let others = format!("controller.quorum.bootstrap.servers={others}\n");
+        assert!(!is_alone(&others), "{others}");
+    }
+    assert!(is_alone("controller.quorum.voters=1@other:9093\n"));
+    assert!(!is_alone("controller.quorum.voters=1@a:9093,2@b:9093\n"));
 }

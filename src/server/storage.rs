@@ -13,7 +13,9 @@ use crate::config::Config;
 use crate::log::{LogDir, LogDirs, MetaProperties, StorageError};
 use crate::quorum::{self, own_voter};
 use crate::replica::ReplicaManager;
-use crate::types::{CLUSTER_METADATA_TOPIC, TimestampMs, Uuid, random_uuid, uuid_to_base64};
+use crate::types::{
+    CLUSTER_METADATA_TOPIC, TimestampMs, TopicPartition, Uuid, random_uuid, uuid_to_base64,
+};
 
 /// The cluster's id. Checks that all directories belong to one cluster and to this node. A node on empty disks just starts: its
 /// directories are formatted. One that is empty beside others is not: a disk may be missing that holds its data.
@@ -39,10 +41,7 @@ pub fn identify(
                         .into(),
                 ));
             }
-            None if config.controller_quorum_voters.len() > 1
-                || config.controller_quorum_bootstrap_servers.len() > 1
-                || !config.is_controller() =>
-            {
+            None if !config.is_alone() => {
                 return Err(refuse(
                     dir,
                     "is not formatted: nodes of one cluster need the same cluster id, so run `ottla storage format` with it first"
@@ -67,7 +66,28 @@ pub fn identify(
             return Err(refuse(dir, reason.into()));
         }
     }
+    check_duplicates(dirs)?;
     Ok(cluster_id)
+}
+
+/// No partition may be in two directories: it would be a guess which one has what was acknowledged (Kafka's `LogManager`).
+fn check_duplicates(dirs: &LogDirs) -> Result<(), StartError> {
+    let mut holders: BTreeMap<TopicPartition, &Arc<LogDir>> = BTreeMap::new();
+    for dir in dirs.online() {
+        // A directory that cannot be listed goes offline when it is used.
+        for tp in dir.partition_dirs().unwrap_or_default() {
+            let Some(other) = holders.insert(tp.clone(), dir) else {
+                continue;
+            };
+            let reason = format!(
+                "has a log of {tp}, as {} has: the process ended while one was replacing the other, or the broker once ran \
+                 without one of log.dirs. Compare them with `ottla dump-log` and move one of the two away",
+                other.name().display()
+            );
+            return Err(refuse(dir, reason));
+        }
+    }
+    Ok(())
 }
 
 /// Makes a controller without configured voters the only one of its quorum, as `storage format --standalone` does.

@@ -2,6 +2,7 @@
 
 mod replication;
 mod roles;
+mod storage;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
