@@ -58,9 +58,9 @@ fn level_of(levels: &BTreeMap<&'static str, LevelFilter>, logger: &str) -> Level
             None => break,
         }
     }
-    // openraft tells every heartbeat at INFO.
+    // openraft tells every heartbeat at INFO, and at WARN ten times a second of each replica that is away.
     let default = if logger.starts_with("openraft") {
-        LevelFilter::WARN
+        LevelFilter::ERROR
     } else {
         LevelFilter::INFO
     };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
-use tracing::{debug, info};
+use tracing::{info, warn};
 
 use super::meta_log::Inner;
 use super::network::{RaftRequest, RaftResponse};
@@ -117,7 +117,7 @@ async fn ask(inner: &Inner, at: u32, (host, port): (&str, u16), as_voter: bool) 
         Ok(RaftResponse::Join(agreed)) => agreed,
         Ok(_) => false,
         Err(error) => {
-            debug!(host, port, %error, "cannot ask to join the metadata quorum");
+            warn!(host, port, %error, "cannot ask to join the metadata quorum");
             false
         }
     }

@@ -61,6 +61,10 @@ pub(super) struct Follower {
     /// Which of the known controllers is asked next.
     candidate: usize,
     last_success: Instant,
+    /// Why the last fetch had no answer.
+    trouble: Option<String>,
+    /// Nobody has answered for long, and that was told.
+    is_silent: bool,
 }
 
 impl Follower {
@@ -73,6 +77,8 @@ impl Follower {
             epoch,
             candidate: 0,
             last_success: Instant::now(),
+            trouble: None,
+            is_silent: false,
         }
     }
 
@@ -85,7 +91,10 @@ impl Follower {
     async fn follow(&mut self) {
         loop {
             let rest = match self.turn().await {
-                Next::Fetch => continue,
+                Next::Fetch => {
+                    self.is_silent = false;
+                    continue;
+                }
                 Next::AskAnother => {
                     self.candidate = self.candidate.wrapping_add(1);
                     self.inner.params.timing.retry_backoff
@@ -96,6 +105,14 @@ impl Follower {
             if silent {
                 self.announce(None).await;
             }
+            if silent && !self.is_silent {
+                let why = self.trouble.take().unwrap_or_default();
+                warn!(
+                    why,
+                    "no controller gives the metadata log, asking on and on"
+                );
+            }
+            self.is_silent = silent;
             tokio::time::sleep(rest).await;
         }
     }
@@ -112,6 +129,7 @@ impl Follower {
             Ok(response) => response,
             Err(error) => {
                 debug!(%error, "no answer to a fetch of the metadata log");
+                self.trouble = Some(error.to_string());
                 self.leader = None;
                 return Next::AskAnother;
             }
