@@ -450,7 +450,6 @@ proptest! {
 fn roles_must_fit_to_listeners_and_quorum() {
     const BROKER: &str = "process.roles=broker\nlisteners=PLAINTEXT://:9092\n";
     const CONTROLLER: &str = "process.roles=controller\nlisteners=CONTROLLER://:9093\n";
-    const COMBINED: &str = "listeners=PLAINTEXT://:9092,CONTROLLER://:9093\n";
     const SERVERS: &str = "controller.quorum.bootstrap.servers=a:9093,[::1]:9093\n";
     for (roles, rest, named) in [
         (BROKER, SERVERS, None),
@@ -509,18 +508,6 @@ fn roles_must_fit_to_listeners_and_quorum() {
             "controller.quorum.voters=1@a:1\ninter.broker.listener.name=CONTROLLER\n",
             Some("inter.broker.listener.name"),
         ),
-        (
-            COMBINED,
-            "controller.listener.names=CTRL\n\
-             listener.security.protocol.map=CTRL:PLAINTEXT,CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\n",
-            Some("=CTRL names none"),
-        ),
-        (
-            COMBINED,
-            "controller.quorum.bootstrap.servers=a:9093\nlisteners=PLAINTEXT://:9092\n",
-            Some("controller.listener.names"),
-        ),
-        (COMBINED, "", None),
     ] {
         // Where a key is there twice the last one counts.
         let text = format!("node.id=1\nlog.dirs=/tmp/x\n{roles}{rest}");
@@ -533,6 +520,19 @@ fn roles_must_fit_to_listeners_and_quorum() {
             (loaded, _) => panic!("{rest}: {:?}", loaded.map(|_| ())),
         }
     }
+}
+
+#[test]
+fn a_combined_node_has_the_listener_that_it_names() {
+    let listeners = "listeners=PLAINTEXT://:9092,CONTROLLER://:9093\n\
+        listener.security.protocol.map=CTRL:PLAINTEXT,CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\n";
+    let check = |rest: &str| node(&format!("node.id=1\n{rest}")).map(|_| ());
+    let refused = |rest: &str| check(rest).unwrap_err().to_string();
+    assert!(check(listeners).is_ok());
+    let named = refused(&format!("{listeners}controller.listener.names=CTRL\n"));
+    assert!(named.contains("=CTRL names none of listeners"), "{named}");
+    let told = refused("controller.quorum.bootstrap.servers=a:9093\nlisteners=PLAINTEXT://:9092\n");
+    assert!(told.contains("controller.listener.names"), "{told}");
 }
 
 #[test]
