@@ -38,6 +38,7 @@ pub struct TimestampSearch {
     path: PathBuf,
     wanted: Wanted,
     log_start_offset: Offset,
+    truncations: u64,
     /// Segments that may hold the record, oldest first.
     candidates: Vec<Candidate>,
     /// Where to go on if none of them does.
@@ -85,6 +86,7 @@ impl Log {
             path: self.path.clone(),
             wanted,
             log_start_offset: self.log_start_offset,
+            truncations: self.truncations,
             candidates: Vec::new(),
             rest: None,
         };
@@ -112,19 +114,22 @@ impl Log {
         Ok(search)
     }
 
-    /// Whether all segments that `search` looked at are still there. Else what it found without the lock may be wrong: the
-    /// time index of a segment that is replaced is missing for a moment, as if the segment had no timestamps.
+    /// Whether all that `search` looked at is still there. Else what it found without the lock may be wrong: the time index of
+    /// a segment that is replaced is missing for a moment, as if the segment had no timestamps, and where the active segment was
+    /// cut other records may be by now.
     pub fn still_has_all_of(&self, search: &TimestampSearch) -> bool {
-        search.candidates.iter().all(|candidate| match candidate {
-            Candidate::Closed(segment) => {
-                let base_offset = segment.base_offset;
-                let at = self
-                    .closed
-                    .binary_search_by_key(&base_offset, |s| s.base_offset);
-                at.is_ok_and(|at| Arc::ptr_eq(&self.closed[at], segment))
-            }
-            Candidate::Active { .. } => true,
-        })
+        let mut candidates = search.candidates.iter();
+        self.truncations == search.truncations
+            && candidates.all(|candidate| match candidate {
+                Candidate::Closed(segment) => {
+                    let base_offset = segment.base_offset;
+                    let at = self
+                        .closed
+                        .binary_search_by_key(&base_offset, |s| s.base_offset);
+                    at.is_ok_and(|at| Arc::ptr_eq(&self.closed[at], segment))
+                }
+                Candidate::Active { .. } => true,
+            })
     }
 
     fn active_candidate(

@@ -235,6 +235,25 @@ fn a_search_by_time_is_not_believed_when_segments_went_away_under_it() {
 }
 
 #[test]
+fn a_search_by_time_is_not_believed_when_the_active_segment_was_cut_under_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open_with(dir.path(), &config(|_| {}));
+    append(&mut log, batch(1, 10, NOW));
+    append(&mut log, batch(1, 10, NOW + 1));
+    let wanted = Wanted::AtLeast(NOW + 1);
+    let search = log.begin_timestamp_search(wanted, 0).unwrap();
+    log.truncate_to(1).unwrap();
+    append(&mut log, batch(1, 500, NOW));
+    append(&mut log, batch(1, 10, NOW + 1));
+    assert_ne!(
+        search.run().ok().flatten().map(|found| found.offset),
+        Some(2)
+    );
+    assert!(!log.still_has_all_of(&search));
+    assert_eq!(log.search_timestamp(wanted).unwrap().unwrap().offset, 2);
+}
+
+#[test]
 fn a_search_by_time_opens_one_segment_and_needs_no_lock() {
     let dir = tempfile::tempdir().unwrap();
     let size = batch(1, 100, NOW).size_bytes() as i32;
@@ -435,6 +454,7 @@ fn a_flush_outside_the_lock_moves_the_recovery_point() {
     );
 }
 
+/// Rule: failed-directory
 #[test]
 fn a_failed_write_takes_the_directory_offline_for_good() {
     let dir = tempfile::tempdir().unwrap();
