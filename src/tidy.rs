@@ -315,3 +315,64 @@ fn every_handler_has_a_row_and_every_row_a_handler() {
 
 /// Files beside the handlers that several of them share.
 const HANDLER_PARTS: &[&str] = &[];
+
+/// A rule, and a test that proves it.
+type Proof = (String, String);
+
+/// `compat-tests/RULES.md`: each rule with each of its tests.
+fn proofs_in_table(table: &str) -> BTreeSet<Proof> {
+    let mut proofs = BTreeSet::new();
+    for row in table.lines() {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        if let [rule, _, _, tests] = cells[..] {
+            let tests = tests.split(", ").filter_map(|test| test.strip_prefix('`'));
+            proofs.extend(tests.map(|test| (rule.to_owned(), test.trim_matches('`').to_owned())));
+        }
+    }
+    proofs
+}
+
+/// The tests of a Rust file or a suite that say which rules they prove.
+fn proofs_in_tests(text: &str) -> BTreeSet<Proof> {
+    let mut proofs = BTreeSet::new();
+    let mut lines = text.lines().map(str::trim);
+    while let Some(line) = lines.next() {
+        let rules = line.strip_prefix("/// Rule: ");
+        let Some(rules) = rules.or(line.strip_prefix("# Rule: ")) else {
+            continue;
+        };
+        let mut below = lines.clone();
+        let mut is_test = below.by_ref().take_while(|l| l.starts_with("#["));
+        let is_test = is_test.any(|attribute| attribute.contains("test"));
+        let function = lines.find(|line| !line.starts_with("#["));
+        let name = function.and_then(|line| line.rsplit("fn ").next()?.split('(').next());
+        let name = name.unwrap_or_default();
+        let checks = |line: &str| line.starts_with("check ") && line.split(' ').any(|w| w == name);
+        if is_test || text.lines().any(checks) {
+            proofs.extend(
+                rules
+                    .split(", ")
+                    .map(|rule| (rule.to_owned(), name.to_owned())),
+            );
+        }
+    }
+    proofs
+}
+
+#[test]
+fn every_rule_has_its_tests_and_every_test_its_rule() {
+    let suites = Path::new(env!("CARGO_MANIFEST_DIR")).join("compat-tests");
+    let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
+    let table = proofs_in_table(&read(suites.join("RULES.md")));
+    assert!(table.len() > 100, "rows are recognised: {}", table.len());
+    let folders = fs::read_dir(&suites).expect("the suites");
+    let folders = folders.map(|entry| read(entry.expect("a suite").path().join("run.sh")));
+    let sources = sources();
+    let sources = sources.iter().filter(|source| source.path != "tidy.rs");
+    let texts = sources.map(|source| source.text.clone()).chain(folders);
+    let told: BTreeSet<Proof> = texts.flat_map(|text| proofs_in_tests(&text)).collect();
+    let only = |place: &'static str| move |(rule, test): &Proof| format!("{rule}: {test} {place}");
+    let missing = table.difference(&told).map(only("is no test that says so"));
+    let unlisted = told.difference(&table).map(only("is not in RULES.md"));
+    report(missing.chain(unlisted).collect());
+}

@@ -49,6 +49,7 @@ assignment() {
 }
 reassign() { tool reassign-partitions --reassignment-json-file "$OTTLA_TMP/$1.json" "${@:2}"; }
 MEGABYTE=1000000
+# Rule: throttle
 throttle_holds() {
     local began rate worst=0
     tool topics --create --topic moved --replica-assignment 1 >/dev/null || return 1
@@ -90,6 +91,7 @@ check "cancel takes it back, throttle and all" cancels
 
 echo "-- consumers of the follower in their rack (KIP-392)"
 bytes_out() { metric "$1" 'kafka_server_brokertopicmetrics_bytesout_total{topic="racked"}'; }
+# Rule: follower-reads
 from_own_rack() {
     local before
     tool topics --create --topic racked --replica-assignment 1:2:3 >/dev/null || return 1
@@ -110,6 +112,7 @@ events() { grep -c "\"name\":\"$1\"" "$OTTLA_TMP/consumer.json"; }
 # consumed N : the member has consumed and committed N records
 consumed() { [ "$(sed -n 's/.*offsets_committed.*"offset":\([0-9]*\).*/\1/p' "$OTTLA_TMP/consumer.json" | tail -n 1)" = "$1" ]; }
 send() { seq "$1" "$2" | K -P -t grouped -p 0 -X acks=all; }
+# Rule: coordinators
 moves() {
     local victim
     victim=$(coordinator)
@@ -143,6 +146,7 @@ check "its committed offset is there" eventually 20 kept
 echo "-- topics that are deleted and created again"
 # What a topic holds, as all its nodes tell: an election may come with each round.
 reads() { K -C -q -t "$1" -p 0 -o beginning -e | sort -u | head -n 3 | tr '\n' ' '; }
+# Rule: topic-deletion
 again_under_load() {
     local round writer i
     for round in 1 2 3 4; do
@@ -165,6 +169,7 @@ again_under_load() {
     [ "$(reads again)" = "round-4 " ] && [ "$(K -C -q -t again -p 0 -o beginning -e | wc -l)" = 500 ] && eventually 30 whole
 }
 check "nothing of an earlier topic under load is left" again_under_load
+# Rule: topic-deletion
 stray() {
     tool topics --create --topic stray --replica-assignment 1:2:3 >/dev/null && yes old | head -n 100 | K -P -t stray -p 0 || return 1
     stop_node 3

@@ -9,10 +9,12 @@ use kafka_protocol::messages::{AssignReplicasToDirsRequest, AssignReplicasToDirs
 
 use super::cluster_control::check_broker_epoch;
 use super::outcome::{Outcome, Turn};
+use super::partition_change::Election;
 use super::partition_control::{build, leave_partition, topic_rules};
+use crate::metadata::BrokerRegistration;
 use crate::protocol::ErrorCode;
 use crate::protocol::metadata_records::MetadataRecord;
-use crate::types::{BrokerId, Uuid};
+use crate::types::Uuid;
 
 /// AssignReplicasToDirs. Replicas in a directory that is offline lose their leadership at once.
 pub(super) fn assign_replicas_to_dirs(
@@ -29,16 +31,10 @@ pub(super) fn assign_replicas_to_dirs(
     };
     let mut records = Vec::new();
     let directories = request.directories.iter().map(|directory| {
-        let is_online = broker.has_online_dir(directory.id);
         let topics = directory.topics.iter().map(|topic| {
             let partitions = topic.partitions.iter().map(|partition| {
                 let index = partition.partition_index;
-                let place = Place {
-                    broker: id,
-                    dir: directory.id,
-                    is_online,
-                };
-                let result = assign(turn, topic, index, &place, &mut records);
+                let result = assign(turn, topic, index, (broker, directory.id), &mut records);
                 PartitionData::default()
                     .with_partition_index(index)
                     .with_error_code(result.err().map_or(0, |code| code.code()))
@@ -57,33 +53,31 @@ pub(super) fn assign_replicas_to_dirs(
     Outcome::new(records, response)
 }
 
-/// Where a replica is.
-struct Place {
-    broker: BrokerId,
-    dir: Uuid,
-    is_online: bool,
-}
-
+/// Notes that the broker has its replica in the directory.
 fn assign(
     turn: &Turn<'_>,
     topic: &request::TopicData,
     index: i32,
-    place: &Place,
+    (broker, dir): (&BrokerRegistration, Uuid),
     records: &mut Vec<MetadataRecord>,
 ) -> Result<(), ErrorCode> {
     let topic = turn.image.topics.by_id(topic.topic_id);
     let topic = topic.ok_or(ErrorCode::UnknownTopicId)?;
     let partition = topic.partitions.get(&index);
     let partition = partition.ok_or(ErrorCode::UnknownTopicOrPartition)?;
-    if !partition.replicas.contains(&place.broker) {
+    let id = broker.id;
+    if !partition.replicas.contains(&id) {
         return Err(ErrorCode::NotLeaderOrFollower);
     }
     let rules = topic_rules(turn, topic);
     let mut change = rules.change(turn, topic, index, partition);
-    change.moved_to = Some((place.broker, place.dir));
+    change.election = Election::Online;
+    change.moved_to = Some((id, dir));
+    let former = partition.directory(id);
+    change.wiped = (former != dir && !broker.has_online_dir(former)).then_some(id);
     records.extend(build(turn, partition, change).map(MetadataRecord::from));
-    if !place.is_online {
-        let record = leave_partition(turn, topic, index, place.broker);
+    if !broker.has_online_dir(dir) {
+        let record = leave_partition(turn, topic, index, id);
         records.extend(record.map(MetadataRecord::from));
     }
     Ok(())

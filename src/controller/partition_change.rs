@@ -33,6 +33,8 @@ pub(super) struct PartitionChange<'a> {
     pub leader_recovery_state: LeaderRecoveryState,
     /// A replica that is in another log directory than the registration says (KIP-858).
     pub moved_to: Option<(BrokerId, Uuid)>,
+    /// A replica whose former log directory is gone.
+    pub wiped: Option<BrokerId>,
     /// A replica that may have lost records it had acknowledged.
     pub unclean_shutdown: Option<BrokerId>,
     elr: Vec<BrokerId>,
@@ -53,6 +55,7 @@ impl<'a> PartitionChange<'a> {
             adding_replicas: partition.adding_replicas.clone(),
             leader_recovery_state: partition.leader_recovery_state,
             moved_to: None,
+            wiped: None,
             unclean_shutdown: None,
             elr: partition.elr.clone(),
         }
@@ -192,15 +195,17 @@ impl<'a> PartitionChange<'a> {
         }
     }
 
-    /// `last_known_elr` holds the leader that a leaderless partition had.
+    /// `last_known_elr` holds the leader that a leaderless partition had, unless its disk was wiped: others may have what it
+    /// lost. Kafka would elect it as soon as its new directory is known.
     fn set_last_known_leader(&self, record: &mut PartitionChangeRecord) {
         if !self.elr_enabled {
             return;
         }
-        let known = !self.partition.last_known_elr.is_empty();
-        if record.leader == NO_LEADER && !known {
+        let known = &self.partition.last_known_elr;
+        let is_wiped = self.wiped.is_some_and(|id| known[..] == [id]) && self.replicas.len() > 1;
+        if record.leader == NO_LEADER && known.is_empty() {
             record.last_known_elr = Some(vec![self.partition.leader]);
-        } else if record.leader >= 0 && known {
+        } else if !known.is_empty() && (record.leader >= 0 || is_wiped) {
             record.last_known_elr = Some(Vec::new());
         }
     }

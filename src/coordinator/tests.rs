@@ -149,6 +149,7 @@ async fn increment(runtime: &Runtime<Counting>, key: &'static str) -> Result<u8,
     }
 }
 
+/// Rule: coordinators
 #[tokio::test]
 async fn partition_is_served_while_it_is_led_and_loaded_when_it_comes_back() {
     let log = Arc::new(TestLog::new());
@@ -180,6 +181,7 @@ async fn partition_is_served_while_it_is_led_and_loaded_when_it_comes_back() {
     );
 }
 
+/// Rule: coordinators
 #[tokio::test]
 async fn reply_waits_for_the_high_watermark_and_fails_when_the_partition_moves() {
     let log = Arc::new(TestLog::new());

@@ -123,8 +123,7 @@ impl Inner {
             (*unseen as f64 * share) as i64
         };
         *unseen -= bytes;
-        let committed = self.state.check_committed();
-        self.waiters.advance(to, bytes, &committed);
+        self.waiters.advance(to, bytes);
     }
 }
 

@@ -299,21 +299,20 @@ impl Partition {
         }
     }
 
-    /// `None` if the high watermark is at `offset` already, else what resolves when it is. Where it never will be (the log was
-    /// taken away or the leadership lost since the append) that is said at once.
+    /// `None` if what is below `offset` is committed already, else what resolves when it is. Where it never will be (the log was
+    /// taken away or the leadership lost since the append), or the ISR is too small by now, that is said at once.
     pub fn wait_high_watermark(&self, offset: Offset) -> Option<oneshot::Receiver<Committed>> {
         let mut inner = self.lock();
-        if inner.state.high_watermark() >= offset {
-            return None;
+        let inner = &mut *inner;
+        // Before the high watermark is looked at: that of a follower may be over somebody else's records.
+        let lost = online(&mut inner.log).and_then(|_| inner.state.check_leader(NO_LEADER_EPOCH));
+        if let Err(reason) = lost {
+            return Some(waiters::refused(reason));
         }
-        let lost = match online(&mut inner.log) {
-            Ok(_) => inner.state.check_leader(NO_LEADER_EPOCH).err(),
-            Err(reason) => Some(reason),
-        };
-        Some(match lost {
-            Some(reason) => waiters::refused(reason),
-            None => inner.waiters.wait_for(offset),
-        })
+        if inner.state.high_watermark() < offset {
+            return Some(inner.waiters.wait_for(offset));
+        }
+        inner.state.check_committed().err().map(waiters::refused)
     }
 
     /// The high watermark as it moves, for coordinators.

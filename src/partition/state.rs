@@ -473,7 +473,8 @@ impl PartitionState {
         Ok(())
     }
 
-    /// What an acks=all append gets whose records are below the high watermark (`checkEnoughReplicasReachOffset`).
+    /// What an acks=all append gets whose records are below the high watermark (`checkEnoughReplicasReachOffset`): the ISR may
+    /// have shrunk, or the minimum grown, since they were committed.
     pub fn check_committed(&self) -> Result<(), Error> {
         if self.isr.maximal_len() < self.effective_min_isr() {
             return Err(ErrorCode::NotEnoughReplicasAfterAppend.into());

@@ -195,6 +195,39 @@ async fn a_wait_for_a_log_that_was_taken_is_refused() {
     }
 }
 
+/// An acks=all append is committed, and something changes before its answer.
+/// Rule: acks-all
+#[tokio::test]
+async fn what_changes_behind_an_append_is_told() {
+    let three = PartitionRegistration {
+        replicas: vec![1, 2, 3],
+        partition_epoch: 1,
+        ..alone()
+    };
+    let fixture = Fixture::new(|_| ());
+    fixture.partition.apply(&three, 0, &|_| None).unwrap();
+    let end = fixture.append().unwrap().last_offset + 1;
+    assert!(fixture.partition.wait_high_watermark(end).is_none());
+    let mut config = TopicConfig::clone(&fixture.config);
+    config.min_insync_replicas = 2;
+    fixture.partition.update_config(Arc::new(config));
+    let error = fixture.append().unwrap_err();
+    assert_eq!(error.code, ErrorCode::NotEnoughReplicas);
+    let code = async || {
+        let waiting = fixture.partition.wait_high_watermark(end).expect("refused");
+        waiting.await.unwrap().unwrap_err().code
+    };
+    assert_eq!(code().await, ErrorCode::NotEnoughReplicasAfterAppend);
+    let follows = PartitionRegistration {
+        leader: 2,
+        leader_epoch: 1,
+        partition_epoch: 2,
+        ..three
+    };
+    fixture.partition.apply(&follows, 0, &|_| None).unwrap();
+    assert_eq!(code().await, ErrorCode::NotLeaderOrFollower);
+}
+
 #[tokio::test]
 async fn flush_messages_counts_records_and_changes_live() {
     let fixture = Fixture::new(|c| c.flush_messages = 3);

@@ -114,7 +114,7 @@ impl Waiters {
 
     /// Everything below `offset` is durable.
     pub fn durable(&mut self, offset: Offset) {
-        resolve(&mut self.syncs, offset, &Ok(()));
+        resolve(&mut self.syncs, offset);
     }
 
     pub fn watch(&mut self, high_watermark: Offset) -> watch::Receiver<Offset> {
@@ -123,10 +123,11 @@ impl Waiters {
             .subscribe()
     }
 
-    /// The high watermark moved to `high_watermark`; `bytes` became visible to consumers. Appends below it get `committed`.
-    pub fn advance(&mut self, high_watermark: Offset, bytes: i64, committed: &Committed) {
+    /// The high watermark moved to `high_watermark`; `bytes` became visible to consumers. Appends below it are committed: it
+    /// never moves while the ISR is below the minimum.
+    pub fn advance(&mut self, high_watermark: Offset, bytes: i64) {
         count(&mut self.fetches, bytes);
-        resolve(&mut self.commits, high_watermark, committed);
+        resolve(&mut self.commits, high_watermark);
         if let Some(watch) = &self.watch {
             watch.send_replace(high_watermark);
         }
@@ -159,13 +160,13 @@ fn wait(waiting: &mut Waiting, offset: Offset) -> oneshot::Receiver<Committed> {
 }
 
 /// Tells everybody who waits for `reached` or less.
-fn resolve(waiting: &mut Waiting, reached: Offset, result: &Committed) {
+fn resolve(waiting: &mut Waiting, reached: Offset) {
     while let Some(first) = waiting.first_entry()
         && *first.key() <= reached
     {
         for sender in first.remove() {
             // The producer may have timed out or left: nobody to tell.
-            let _ = sender.send(result.clone());
+            let _ = sender.send(Ok(()));
         }
     }
 }
@@ -194,9 +195,9 @@ mod tests {
         let mut waiters = Waiters::default();
         let wait = FetchWait::new(100);
         waiters.park_fetch(&wait);
-        waiters.advance(1, 60, &Ok(()));
+        waiters.advance(1, 60);
         assert!(!wait.has_fired());
-        waiters.advance(2, 40, &Ok(()));
+        waiters.advance(2, 40);
         assert!(wait.has_fired());
         assert!(waiters.fetches.is_empty());
     }
@@ -214,7 +215,7 @@ mod tests {
     fn commits_resolve_in_offset_order_and_fail_on_resignation() {
         let mut waiters = Waiters::default();
         let (mut early, mut late) = (waiters.wait_for(5), waiters.wait_for(9));
-        waiters.advance(5, 1, &Ok(()));
+        waiters.advance(5, 1);
         assert_eq!(early.try_recv(), Ok(Ok(())));
         assert!(late.try_recv().is_err());
         waiters.fail(&ErrorCode::NotLeaderOrFollower.into());

@@ -137,6 +137,7 @@ mod tests {
     use crate::partition::IsrProposal;
     use crate::types::TopicPartition;
 
+    /// Rule: one-alter-partition
     #[test]
     fn all_proposals_that_wait_go_in_one_request() {
         let proposed = |topic: u128, partition, isr: &[(BrokerId, i64)]| ProposedIsr {

@@ -163,6 +163,7 @@ mod tests {
         );
     }
 
+    /// Rule: throttle
     #[test]
     fn the_quota_holds_over_time_whatever_comes_at_once() {
         let config = Config::load(None, &[]).unwrap();

@@ -2,6 +2,7 @@
 
 use super::{Bug, run};
 
+/// Rule: follower-high-watermark, deposed-controller
 #[test]
 fn no_invariant_breaks() {
     for seed in 0..40 {
@@ -27,6 +28,7 @@ fn a_seed_tells_the_same_story_twice() {
     );
 }
 
+/// Rule: truncation, retries
 #[test]
 fn planted_bugs_are_found() {
     // Those that show early; `simulate --bugs` looks for all.

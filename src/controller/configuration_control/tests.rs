@@ -211,6 +211,7 @@ fn a_resource_named_twice_fails_twice_and_the_others_go_on() {
     assert_eq!(codes, [42, 0, 42]);
 }
 
+/// Rule: elr
 #[test]
 fn eligible_leader_replicas_guard_the_minimum() {
     let mut cluster = Cluster::new();

@@ -18,6 +18,7 @@ use crate::protocol::metadata_records::FeatureLevelRecord;
 
 const SESSION_MS: i64 = 9_000;
 
+/// Rule: registration
 #[test]
 fn registration_is_checked() {
     let mut cluster = Cluster::new();
@@ -50,6 +51,7 @@ fn registration_is_checked() {
     assert_eq!(cluster.epoch(1), epoch);
 }
 
+/// Rule: registration
 #[test]
 fn a_process_on_the_directories_of_another_replaces_it_at_once() {
     let mut cluster = Cluster::with_brokers(1);
@@ -58,6 +60,7 @@ fn a_process_on_the_directories_of_another_replaces_it_at_once() {
     assert!(again.expect("the locks of the directories are its own") > epoch);
 }
 
+/// Rule: fencing
 #[test]
 fn a_broker_whose_listener_is_gone_is_fenced_at_once() {
     // Connected before; heard of by this controller; the broker epoch that was watched, less the true one; fenced?
@@ -90,6 +93,7 @@ fn a_broker_whose_listener_is_gone_is_fenced_at_once() {
     }
 }
 
+/// Rule: registration, controller-failover
 #[test]
 fn a_new_controller_does_not_hold_sessions_it_has_not_seen() {
     let mut cluster = Cluster::with_brokers(1);
@@ -100,6 +104,7 @@ fn a_new_controller_does_not_hold_sessions_it_has_not_seen() {
     );
 }
 
+/// Rule: unfencing
 #[test]
 fn heartbeats_unfence_who_has_caught_up() {
     let mut cluster = Cluster::new();
@@ -131,6 +136,7 @@ fn heartbeats_unfence_who_has_caught_up() {
     );
 }
 
+/// Rule: election, fencing
 #[test]
 fn silent_brokers_are_fenced_and_lose_their_partitions() {
     let mut cluster = Cluster::with_brokers(3);
@@ -170,6 +176,7 @@ fn silent_brokers_are_fenced_and_lose_their_partitions() {
     );
 }
 
+/// Rule: elr, controlled-shutdown
 #[test]
 fn the_last_in_sync_replica_stays_eligible() {
     let mut cluster = Cluster::with_brokers(2);
@@ -216,6 +223,7 @@ fn the_last_in_sync_replica_stays_eligible() {
     assert!(back.last_known_elr.is_empty());
 }
 
+/// Rule: unclean-restart
 #[test]
 fn a_crashed_single_broker_leads_again_as_the_last_known_leader() {
     let mut cluster = Cluster::with_brokers(1);
@@ -235,6 +243,7 @@ fn a_crashed_single_broker_leads_again_as_the_last_known_leader() {
     assert!(back.leader_epoch > crashed.leader_epoch);
 }
 
+/// Rule: controlled-shutdown
 #[test]
 fn a_cleanly_stopped_single_broker_keeps_its_leader_epochs() {
     let mut cluster = Cluster::with_brokers(1);
@@ -253,6 +262,7 @@ fn a_cleanly_stopped_single_broker_keeps_its_leader_epochs() {
     );
 }
 
+/// Rule: directories
 #[test]
 fn failed_directories_take_their_partitions_along() {
     let mut cluster = Cluster::with_brokers(2);
@@ -350,6 +360,7 @@ fn alter(
     response.topics[0].partitions[0].error_code
 }
 
+/// Rule: alter-partition-checks
 #[test]
 fn alter_partition_is_checked() {
     let mut cluster = Cluster::with_brokers(3);
@@ -418,6 +429,7 @@ fn alter_partition_is_checked() {
     assert_eq!(cluster.partition("t", 0).isr, [1, 2, 3]);
 }
 
+/// Rule: preferred-leader
 #[test]
 fn preferred_leaders_are_elected_on_request() {
     let mut cluster = Cluster::with_brokers(2);
@@ -467,6 +479,7 @@ fn unregistered_brokers_are_forgotten() {
     assert!(cluster.image.cluster.broker(1).is_none());
 }
 
+/// Rule: producer-ids
 #[test]
 fn producer_ids_come_in_blocks_and_never_twice() {
     let mut cluster = Cluster::with_brokers(2);

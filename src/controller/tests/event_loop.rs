@@ -231,6 +231,7 @@ impl Node {
     }
 }
 
+/// Rule: controller-failover
 #[tokio::test]
 async fn topics_live_through_a_restart_of_the_controller() {
     let log = MemoryLog::new(Some(1));
@@ -258,6 +259,7 @@ async fn topics_live_through_a_restart_of_the_controller() {
 }
 
 /// Found by the simulator: a restarted broker took up a leadership that the metadata still gave its former process.
+/// Rule: unfencing
 #[tokio::test]
 async fn nothing_is_published_before_the_broker_is_registered() {
     let log = MemoryLog::new(Some(1));
@@ -276,6 +278,7 @@ async fn nothing_is_published_before_the_broker_is_registered() {
     assert_eq!(deltas[0].topics_changed.len(), 1, "with all there was");
 }
 
+/// Rule: committed-first
 #[tokio::test]
 async fn requests_wait_for_a_leader_and_are_refused_by_others() {
     let log = MemoryLog::new(None);
@@ -298,6 +301,7 @@ async fn requests_wait_for_a_leader_and_are_refused_by_others() {
     assert_eq!(refused.expect("at once"), 41);
 }
 
+/// Rule: committed-first
 #[tokio::test]
 async fn what_is_not_committed_is_forgotten() {
     let log = MemoryLog::new(Some(1));
@@ -360,6 +364,7 @@ fn named_topic(topic_name: &str, id: u128) -> MetadataRecord {
     topic.into()
 }
 
+/// Rule: metadata-transactions
 #[tokio::test]
 async fn metadata_transactions_count_when_they_end() {
     let log = MemoryLog::new(Some(2));
@@ -387,6 +392,7 @@ async fn metadata_transactions_count_when_they_end() {
     assert_eq!(names, ["a", "b"]);
 }
 
+/// Rule: snapshots
 #[tokio::test]
 async fn a_snapshot_that_comes_later_is_published_as_what_differs() {
     let log = MemoryLog::new(Some(2));
@@ -435,6 +441,7 @@ async fn a_snapshot_that_comes_later_is_published_as_what_differs() {
     assert_eq!(changed, [("new", true)]);
 }
 
+/// Rule: snapshots
 #[tokio::test]
 async fn snapshots_are_written_by_size_and_hold_everything() {
     let node = Node::start(MemoryLog::new(Some(1)), 2_000);

@@ -2,6 +2,7 @@
 
 mod brokers;
 mod event_loop;
+mod partition_changes;
 mod periodic;
 mod placement;
 mod reassignments;
@@ -181,6 +182,15 @@ impl Cluster {
     fn partition(&self, topic: &str, index: i32) -> &PartitionRegistration {
         let topic = self.image.topics.by_name(topic).expect("exists");
         topic.partitions.get(&index).expect("exists")
+    }
+
+    /// Has broker `id` ask to be fenced.
+    fn fence(&mut self, id: BrokerId) {
+        let epoch = self.epoch(id);
+        self.heartbeat(id, epoch, |request| BrokerHeartbeatRequest {
+            want_fence: true,
+            ..request
+        });
     }
 
     /// Lets sessions expire until nobody is stale.

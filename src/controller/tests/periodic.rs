@@ -26,17 +26,9 @@ fn led_by_second(configs: Vec<CreatableTopicConfig>) -> Cluster {
         .with_assignments(vec![assignment(0, &[1, 2])])
         .with_configs(configs);
     assert_eq!(cluster.create(placed), 0);
-    fence(&mut cluster, 1);
+    cluster.fence(1);
     assert_eq!(cluster.partition("t", 0).leader, 2);
     cluster
-}
-
-fn fence(cluster: &mut Cluster, id: BrokerId) {
-    let epoch = cluster.epoch(id);
-    cluster.heartbeat(id, epoch, |request| BrokerHeartbeatRequest {
-        want_fence: true,
-        ..request
-    });
 }
 
 /// Puts broker `id` back into the ISR, as the leader would ask for it.
@@ -50,6 +42,7 @@ fn rejoin(cluster: &mut Cluster, id: BrokerId) {
     cluster.commit(vec![record.into()]);
 }
 
+/// Rule: preferred-leader
 #[test]
 fn leadership_returns_to_the_preferred_replica_once_it_is_in_sync() {
     let mut cluster = led_by_second(Vec::new());
@@ -66,6 +59,7 @@ fn leadership_returns_to_the_preferred_replica_once_it_is_in_sync() {
     assert_eq!(cluster.last_offset(), end, "nothing is left to do");
 }
 
+/// Rule: preferred-leader
 #[test]
 fn preferred_elections_need_auto_leader_rebalance() {
     let mut cluster = led_by_second(Vec::new());
@@ -87,11 +81,12 @@ fn nothing_is_due_before_the_interval() {
     assert_eq!(periodic.next_ms(), 7 + MINUTES_5_MS);
 }
 
+/// Rule: unclean-election
 #[test]
 fn leaderless_partitions_get_an_unclean_leader_where_the_topic_allows_it() {
     let mut cluster = led_by_second(Vec::new());
     let mut periodic = Periodic::start(&cluster.settings, cluster.now_ms);
-    fence(&mut cluster, 2);
+    cluster.fence(2);
     let epoch = cluster.epoch(1);
     cluster.heartbeat(1, epoch, |request| request);
     after_five_minutes(&mut cluster, &mut periodic, &[1]);

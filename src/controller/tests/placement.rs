@@ -25,6 +25,7 @@ fn cluster(brokers: &[(Option<u8>, bool)]) -> ClusterImage {
 }
 
 proptest! {
+    /// Rule: placement
     #[test]
     fn replicas_are_distinct_and_led_by_an_unfenced_broker(
         brokers in prop::collection::vec((prop::option::of(0u8..3), any::<bool>()), 0..9),
@@ -53,6 +54,7 @@ proptest! {
     }
 }
 
+/// Rule: placement
 #[test]
 fn leaders_and_racks_are_spread_evenly() {
     let cluster = cluster(&[

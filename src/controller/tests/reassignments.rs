@@ -70,7 +70,8 @@ impl Cluster {
         topics.collect()
     }
 
-    fn assign(&mut self, id: BrokerId, dir: u128, topic: &str) -> i16 {
+    /// Broker `id` says that its replica of partition 0 is in `dir`; the partition's error code.
+    pub(super) fn assign(&mut self, id: BrokerId, dir: u128, topic: &str) -> i16 {
         let topic_id = self.image.topics.id_of(topic).unwrap_or(Uuid::from_u128(9));
         let topic = assign_request::TopicData::default()
             .with_topic_id(topic_id)
@@ -96,6 +97,7 @@ fn three_of_five() -> Cluster {
     cluster
 }
 
+/// Rule: reassignment
 #[test]
 fn a_reassignment_completes_when_the_new_replicas_are_in_sync() {
     let mut cluster = three_of_five();
@@ -117,6 +119,7 @@ fn a_reassignment_completes_when_the_new_replicas_are_in_sync() {
     assert!(cluster.reassigned().is_empty());
 }
 
+/// Rule: reassignment
 #[test]
 fn a_smaller_set_waits_until_all_that_stay_are_in_sync() {
     let mut cluster = three_of_five();
@@ -128,6 +131,7 @@ fn a_smaller_set_waits_until_all_that_stay_are_in_sync() {
     assert_eq!(cluster.partition("t", 0).replicas, [3, 4]);
 }
 
+/// Rule: reassignment
 #[test]
 fn another_order_needs_no_data() {
     let mut cluster = three_of_five();
@@ -136,6 +140,7 @@ fn another_order_needs_no_data() {
     assert!(cluster.reassigned().is_empty());
 }
 
+/// Rule: reassignment
 #[test]
 fn a_cancelled_reassignment_restores_the_old_replicas() {
     let mut cluster = three_of_five();
@@ -148,6 +153,7 @@ fn a_cancelled_reassignment_restores_the_old_replicas() {
     assert!(cluster.reassigned().is_empty());
 }
 
+/// Rule: reassignment, placement
 #[test]
 fn impossible_reassignments_are_refused() {
     let mut cluster = three_of_five();
@@ -165,6 +171,7 @@ fn impossible_reassignments_are_refused() {
     assert_eq!(cluster.last_offset(), before);
 }
 
+/// Rule: directories
 #[test]
 fn brokers_tell_where_their_replicas_are() {
     let mut cluster = three_of_five();
@@ -188,6 +195,7 @@ fn brokers_tell_where_their_replicas_are() {
     assert_eq!(cluster.assign(6, 2002, "unknown"), 100);
 }
 
+/// Rule: directories
 #[test]
 fn a_replica_moves_with_its_failed_directory() {
     let mut cluster = Cluster::with_brokers(1);
@@ -213,6 +221,7 @@ fn a_replica_moves_with_its_failed_directory() {
     assert_eq!(cluster.partition("b", 0).leader, 1);
 }
 
+/// Rule: directories
 #[test]
 fn a_directory_that_did_not_come_back_leads_nothing() {
     let mut cluster = Cluster::new();

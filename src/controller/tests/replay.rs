@@ -128,6 +128,7 @@ impl Cluster {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
+    /// Rule: snapshots
     #[test]
     fn replay_equals_live_and_snapshots_are_whole(steps in prop::collection::vec(step(), 0..40)) {
         let mut cluster = Cluster::with_brokers(3);

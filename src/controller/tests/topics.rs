@@ -139,6 +139,7 @@ fn create_topics_returns_id_counts_and_effective_configs() {
     assert_eq!(failed.configs.as_ref().map(Vec::len), Some(0));
 }
 
+/// Rule: whole-operations
 #[test]
 fn one_bad_topic_does_not_hold_up_the_others() {
     let mut cluster = Cluster::with_brokers(1);
@@ -158,6 +159,7 @@ fn one_bad_topic_does_not_hold_up_the_others() {
     assert_eq!(cluster.image.topics.len(), 1);
 }
 
+/// Rule: whole-operations
 #[test]
 fn too_many_partitions_fail_the_whole_request() {
     let mut cluster = Cluster::with_brokers(1);
@@ -241,6 +243,7 @@ fn delete_topics_takes_names_and_ids() {
     assert_eq!(codes, [0, 3]);
 }
 
+/// Rule: topic-deletion
 #[test]
 fn a_topic_created_again_is_another_topic() {
     let mut cluster = Cluster::with_brokers(1);

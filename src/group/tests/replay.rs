@@ -192,6 +192,7 @@ impl History {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
+    /// Rule: coordinators
     #[test]
     fn live_state_equals_the_replayed_log(steps in prop::collection::vec(step(), 1..80)) {
         let mut history = History { sim: Sim::new(), members: Vec::new(), parked: Vec::new() };

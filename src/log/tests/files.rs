@@ -132,6 +132,7 @@ fn a_segment_is_kafkas_bytes() {
     );
 }
 
+/// Rule: diverging-epoch
 #[test]
 fn leader_epochs_answer_as_kafka_does() {
     let mut epochs = LeaderEpochCache::default();

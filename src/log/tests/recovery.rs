@@ -120,6 +120,7 @@ fn a_log_directory_has_one_owner() {
     LogDir::open(dir.path()).unwrap();
 }
 
+/// Rule: unclean-restart
 #[test]
 fn a_clean_stop_is_believed_once() {
     let dir = tempfile::tempdir().unwrap();

@@ -143,6 +143,7 @@ fn elect(replicas: [&Replica; 2], leader: BrokerId, epoch: LeaderEpoch) {
     }
 }
 
+/// Rule: follower-fetch
 #[test]
 fn follower_is_byte_for_byte_its_leader() {
     let (a, b) = (Replica::new(1), Replica::new(2));
@@ -154,6 +155,7 @@ fn follower_is_byte_for_byte_its_leader() {
     assert_eq!(b.partition.offsets().unwrap().high_watermark, 10);
 }
 
+/// Rule: diverging-epoch
 #[test]
 fn deposed_leader_cuts_what_nobody_else_has_and_copies_the_rest() {
     let (a, b) = (Replica::new(1), Replica::new(2));
@@ -168,6 +170,7 @@ fn deposed_leader_cuts_what_nobody_else_has_and_copies_the_rest() {
     assert_eq!(a.content().1, [(0, 0), (1, 6)]);
 }
 
+/// Rule: retries
 #[test]
 fn retries_are_known_after_a_failover() {
     // The follower keeps producer state as it copies: what the old leader acknowledged, the new one does not append again.
@@ -203,6 +206,7 @@ fn retries_are_known_after_a_failover() {
     assert_eq!(gap, Err(ErrorCode::OutOfOrderSequenceNumber));
 }
 
+/// Rule: new-epoch
 #[test]
 fn elections_without_a_record_leave_followers_able_to_fetch() {
     // S3, KAFKA-10706: epochs that begin at the log end must not stay behind in a follower's cache.
@@ -222,6 +226,7 @@ fn elections_without_a_record_leave_followers_able_to_fetch() {
     assert_eq!(b.content().0, a.content().0);
 }
 
+/// Rule: follower-fetch
 #[test]
 fn answer_to_an_older_fetch_is_void() {
     let (a, b) = (Replica::new(1), Replica::new(2));
@@ -248,6 +253,7 @@ fn answer_to_an_older_fetch_is_void() {
     assert_eq!(b.next_offset(), 3);
 }
 
+/// Rule: follower-fetch
 #[test]
 fn batches_of_a_later_epoch_are_not_appended() {
     // KAFKA-18723: the leader's answer may hold more than the follower's epoch covers.
@@ -270,6 +276,7 @@ fn batches_of_a_later_epoch_are_not_appended() {
     assert_eq!(b.next_offset(), 2);
 }
 
+/// Rule: out-of-range
 #[test]
 fn follower_of_an_emptied_log_starts_where_its_leader_does() {
     let (a, b) = (Replica::new(1), Replica::new(2));

@@ -131,6 +131,7 @@ fn members(proposal: &IsrProposal) -> Vec<(BrokerId, i64)> {
     proposal.isr.clone()
 }
 
+/// Rule: high-watermark
 #[test]
 fn high_watermark_is_the_least_log_end_of_the_isr() {
     let mut cluster = Cluster::led(&[1, 2, 3], 100, 40, 1);
@@ -142,6 +143,7 @@ fn high_watermark_is_the_least_log_end_of_the_isr() {
     assert_eq!(cluster.state.high_watermark(), 90);
 }
 
+/// Rule: high-watermark
 #[test]
 fn high_watermark_never_goes_back() {
     let mut cluster = Cluster::led(&[1, 2], 100, 80, 1);
@@ -149,6 +151,7 @@ fn high_watermark_never_goes_back() {
     assert_eq!(cluster.state.high_watermark(), 80);
 }
 
+/// Rule: high-watermark, acks-all
 #[test]
 fn high_watermark_stands_while_the_isr_is_below_min_insync_replicas() {
     // KIP-966: what is acknowledged is on min.insync.replicas brokers.
@@ -166,6 +169,7 @@ fn high_watermark_stands_while_the_isr_is_below_min_insync_replicas() {
     assert!(cluster.state.check_in_sync().is_ok());
 }
 
+/// Rule: high-watermark
 #[test]
 fn min_insync_replicas_is_never_more_than_the_replication_factor() {
     let mut cluster = Cluster::led(&[1, 2, 3], 100, 100, 7);
@@ -174,6 +178,7 @@ fn min_insync_replicas_is_never_more_than_the_replication_factor() {
     cluster.fetch(2, 100);
 }
 
+/// Rule: high-watermark, isr-shrink
 #[test]
 fn high_watermark_waits_for_a_joining_replica_and_keeps_a_leaving_one() {
     let mut cluster = Cluster::led(&[1, 2], 100, 100, 1);
@@ -205,6 +210,7 @@ fn high_watermark_waits_for_a_joining_replica_and_keeps_a_leaving_one() {
     assert_eq!(cluster.state.high_watermark(), 120);
 }
 
+/// Rule: high-watermark
 #[test]
 fn high_watermark_waits_for_a_caught_up_replica_that_may_join() {
     let mut cluster = Cluster::led(&[1], 100, 100, 1);
@@ -224,6 +230,7 @@ fn high_watermark_waits_for_a_caught_up_replica_that_may_join() {
     assert_eq!(cluster.append(111), 111);
 }
 
+/// Rule: isr-expand
 #[test]
 fn isr_expands_by_a_follower_at_high_watermark_and_epoch_start_only() {
     // (high watermark, log end = epoch start, fetch offset, joins)
@@ -243,6 +250,7 @@ fn isr_expands_by_a_follower_at_high_watermark_and_epoch_start_only() {
     }
 }
 
+/// Rule: isr-expand
 #[test]
 fn isr_takes_no_fenced_or_leaving_broker_and_no_other_incarnation() {
     let mut cluster = Cluster::led(&[1], 100, 100, 1);
@@ -261,6 +269,7 @@ fn isr_takes_no_fenced_or_leaving_broker_and_no_other_incarnation() {
     assert!(joined.is_some());
 }
 
+/// Rule: isr-expand
 #[test]
 fn fetch_of_an_older_incarnation_or_a_stranger_is_refused() {
     // KIP-903: a fetch that was under way while its broker restarted says nothing of the new incarnation.
@@ -277,6 +286,7 @@ fn fetch_of_an_older_incarnation_or_a_stranger_is_refused() {
     );
 }
 
+/// Rule: isr-shrink
 #[test]
 fn isr_shrinks_by_lag_time_and_not_by_messages() {
     let mut cluster = Cluster::led(&[1, 2, 3], 100, 100, 1);
@@ -292,6 +302,7 @@ fn isr_shrinks_by_lag_time_and_not_by_messages() {
     assert_eq!(members(&proposal), [(1, -1), (2, 20)]);
 }
 
+/// Rule: isr-shrink
 #[test]
 fn follower_at_the_log_end_never_lags() {
     let mut cluster = Cluster::led(&[1, 2, 3], 100, 100, 1);
@@ -300,6 +311,7 @@ fn follower_at_the_log_end_never_lags() {
     assert_eq!(cluster.tick_after(100 * LAG_MAX_MS).proposal, None);
 }
 
+/// Rule: one-alter-partition
 #[test]
 fn one_alter_partition_is_in_flight() {
     let mut cluster = Cluster::led(&[1], 100, 100, 1);
@@ -313,6 +325,7 @@ fn one_alter_partition_is_in_flight() {
     assert_eq!(members(&next), [(1, -1), (2, 20), (3, 30)]);
 }
 
+/// Rule: one-alter-partition
 #[test]
 fn errors_of_alter_partition() {
     // (error, in flight afterwards, sent again)
@@ -345,6 +358,7 @@ fn errors_of_alter_partition() {
     }
 }
 
+/// Rule: one-alter-partition
 #[test]
 fn answers_to_other_proposals_are_ignored() {
     let mut cluster = Cluster::led(&[1], 100, 100, 1);
@@ -364,6 +378,7 @@ fn answers_to_other_proposals_are_ignored() {
     assert_eq!(cluster.state.isr().proposal(), Some(&next));
 }
 
+/// Rule: older-registration
 #[test]
 fn older_partition_epoch_is_ignored() {
     let mut cluster = Cluster::led(&[1, 2], 100, 100, 1);
@@ -375,6 +390,7 @@ fn older_partition_epoch_is_ignored() {
     }
 }
 
+/// Rule: new-epoch
 #[test]
 fn new_leader_forgets_its_followers_and_keeps_the_high_watermark() {
     let mut cluster = Cluster::led(&[1, 2], 100, 80, 1);
@@ -419,6 +435,7 @@ fn leader_that_stays_keeps_what_followers_told() {
 
 /// Found by the simulator: between two epochs of one leader, of which it saw no other in between, a follower had followed
 /// another leader and cut its log.
+/// Rule: new-epoch
 #[test]
 fn leader_that_missed_epochs_forgets_its_followers() {
     let mut cluster = Cluster::led(&[1, 2, 3], 28, 27, 2);
@@ -433,6 +450,7 @@ fn leader_that_missed_epochs_forgets_its_followers() {
     assert_eq!(cluster.state.high_watermark(), 28);
 }
 
+/// Rule: follower-high-watermark
 #[test]
 fn offsets_are_not_available_until_the_epoch_start_is_committed() {
     // KIP-207
@@ -475,6 +493,7 @@ fn clients_epochs_are_checked() {
     }
 }
 
+/// Rule: follower-high-watermark
 #[test]
 fn follower_takes_the_leaders_high_watermark_inside_its_own_log() {
     let mut cluster = Cluster::led(&[1, 2], 100, 80, 1);
@@ -495,6 +514,7 @@ fn follower_takes_the_leaders_high_watermark_inside_its_own_log() {
     assert_eq!(cluster.state.high_watermark(), 60);
 }
 
+/// Rule: follower-reads
 #[test]
 fn consumers_are_sent_to_the_least_lagging_replica_of_their_rack() {
     // KIP-392

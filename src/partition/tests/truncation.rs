@@ -1,7 +1,10 @@
 //! Where followers cut their logs.
 
-use crate::log::EpochEndOffset;
-use crate::partition::truncation::{OutOfRange, Truncation, out_of_range, truncation};
+use crate::log::{EpochEndOffset, LeaderEpochCache};
+use crate::partition::truncation::{
+    OutOfRange, Truncation, diverging_epoch, out_of_range, truncation,
+};
+use crate::protocol::ErrorCode;
 use crate::types::{LeaderEpoch, Offset};
 
 /// Epochs of a log with their start offsets, and its end.
@@ -45,12 +48,14 @@ fn offsets(cuts: &[Truncation]) -> Vec<Offset> {
     cuts.iter().map(|cut| cut.offset).collect()
 }
 
+/// Rule: truncation
 #[test]
 fn follower_keeps_what_its_leader_has_whatever_its_high_watermark() {
     // S1, KIP-101: the follower restarts with a stale high watermark; nothing is cut.
     assert_eq!(cuts((&[(0, 0)], 20), (&[(0, 0)], 20), 5), []);
 }
 
+/// Rule: truncation
 #[test]
 fn old_leader_cuts_what_the_new_one_never_got() {
     let cuts = cuts((&[(0, 0), (1, 15)], 30), (&[(0, 0)], 20), 15);
@@ -58,6 +63,7 @@ fn old_leader_cuts_what_the_new_one_never_got() {
     assert!(cuts[0].is_complete);
 }
 
+/// Rule: truncation
 #[test]
 fn two_fast_failovers_are_unwound_epoch_by_epoch() {
     // S2, KIP-279: the follower wrote in epoch 1, of which the leader of epoch 2 never heard.
@@ -86,6 +92,38 @@ fn leader_without_epochs_has_the_follower_cut_to_its_high_watermark() {
     assert_eq!((cut.offset, cut.is_complete), (7, true));
 }
 
+/// Rule: diverging-epoch
+#[test]
+fn a_leader_tells_where_the_logs_part() {
+    let mut epochs = LeaderEpochCache::default();
+    for (epoch, start) in [(0, 10), (2, 20), (5, 30)] {
+        epochs.assign(epoch, start);
+    }
+    let parts = |leader_epoch, end_offset| {
+        Ok(Some(EpochEndOffset {
+            leader_epoch,
+            end_offset,
+        }))
+    };
+    let unknown = Err(ErrorCode::OffsetOutOfRange);
+    // Fetch offset and the epoch of the record before it; the leader's log is 10 to 40.
+    for (fetch_offset, epoch, expected) in [
+        (40, 5, Ok(None)),
+        (35, 5, Ok(None)),
+        (30, 2, Ok(None)),
+        (31, 2, parts(2, 30)),
+        (25, 1, parts(0, 20)),
+        (15, 0, Ok(None)),
+        (41, 5, parts(5, 40)),
+        (40, 6, unknown),
+        (9, 0, unknown),
+    ] {
+        let found = diverging_epoch(&epochs, (10, 40), fetch_offset, epoch);
+        let found = found.map_err(|error| error.code);
+        assert_eq!(found, expected, "{fetch_offset} in epoch {epoch}");
+    }
+}
+
 #[test]
 fn truncation_never_goes_beyond_the_log() {
     let leader = EpochEndOffset {
@@ -96,6 +134,7 @@ fn truncation_never_goes_beyond_the_log() {
     assert_eq!(truncation(leader, own, 20, 20).offset, 20);
 }
 
+/// Rule: out-of-range
 #[test]
 fn offset_out_of_range() {
     // (follower's end, leader's start, leader's end)

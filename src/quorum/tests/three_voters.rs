@@ -115,6 +115,7 @@ pub(super) async fn wait_for_any_leader(logs: &[Arc<OpenraftMetaLog>]) -> (usize
     tokio::time::timeout(PATIENCE, first).await.unwrap().0
 }
 
+/// Rule: controller-failover
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_voters_elect_replicate_fail_over_and_catch_up() {
     let quorum = Quorum::new().await;
@@ -185,6 +186,7 @@ async fn a_follower_with_an_empty_disk_catches_up_under_the_same_leader() {
     assert_eq!(collect(&mut back.subscribe(), 3).await, ["a", "b", "c"]);
 }
 
+/// Rule: failed-metadata-log
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn raft_that_ends_by_itself_is_a_failure_and_a_shutdown_is_none() {
     let quorum = Quorum::new().await;

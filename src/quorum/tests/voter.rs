@@ -90,6 +90,7 @@ async fn proposals_are_ordered_and_bad_ones_refused() {
     assert_eq!(collect(&mut log.subscribe(), 4).await, ["a", "b", "c", "d"]);
 }
 
+/// Rule: deposed-controller
 #[tokio::test]
 async fn a_proposal_at_the_wrong_offset_becomes_a_no_op() {
     let dir = TempDir::new().unwrap();

@@ -291,6 +291,7 @@ fn content(partition: &Partition) -> Bytes {
     read.expect("open")
 }
 
+/// Rule: acks-all
 #[test]
 fn follower_copies_its_leader_and_acks_all_waits_for_it() {
     let broker = leader();
@@ -320,6 +321,7 @@ fn follower_copies_its_leader_and_acks_all_waits_for_it() {
     assert_eq!(broker.registration("copied").isr, [1, FOLLOWER]);
 }
 
+/// Rule: isr-shrink
 #[test]
 fn follower_that_is_gone_leaves_the_isr_and_comes_back() {
     let broker = leader();
@@ -377,6 +379,7 @@ fn deleted_records_are_gone_from_all_replicas_or_the_request_times_out() {
     assert_eq!(broker.delete_records("cut", 1, 0), (0, 2));
 }
 
+/// Rule: topic-deletion
 #[test]
 fn log_of_a_topic_that_was_deleted_and_created_again_is_put_aside() {
     // Once its broker was down meanwhile, and else it was there.
@@ -432,6 +435,7 @@ fn fetchers_follow_their_number_while_they_run() {
     assert_eq!(broker.registration("spread").isr, [1, FOLLOWER]);
 }
 
+/// Rule: acks-all
 #[test]
 fn min_insync_replicas_changes_live() {
     let broker = leader();
@@ -480,6 +484,7 @@ fn replica_that_was_reassigned_stops_and_its_directory_goes() {
     assert_eq!(produced_offset(response(&mut stream).1), 1);
 }
 
+/// Rule: leader-hints
 #[test]
 fn answers_of_another_broker_name_the_leader() {
     // KIP-951: the topic is on broker 2 only; broker 1 knows where that listens.
@@ -588,6 +593,7 @@ fn throttled_copy(rate: &'static str, replicas: &'static str, listed: &str) -> D
     took
 }
 
+/// Rule: throttle
 #[test]
 fn throttle_holds_replicas_that_are_out_of_sync_to_the_rate_and_no_others() {
     // KIP-73, at the leader and at the follower; nobody is named, nothing is throttled.

@@ -165,6 +165,7 @@ impl Node {
     }
 }
 
+/// Rule: observers
 #[test]
 fn a_broker_apart_follows_the_controller_and_is_listed_as_observer() {
     let dirs = Dirs::new();
@@ -195,6 +196,7 @@ fn a_broker_apart_follows_the_controller_and_is_listed_as_observer() {
     controller.stop();
 }
 
+/// Rule: forwarding
 #[test]
 fn a_client_keeps_its_name_on_the_way_to_the_controller() {
     let dirs = Dirs::new();
@@ -282,6 +284,7 @@ fn a_broker_that_finds_no_controller_in_time_says_what_is_missing() {
     }
 }
 
+/// Rule: observers
 #[test]
 fn a_broker_with_an_empty_metadata_directory_begins_with_a_snapshot() {
     let dirs = Dirs::new();
@@ -330,6 +333,7 @@ fn checkpoints(dir: &Path) -> usize {
         .count()
 }
 
+/// Rule: failed-directory
 #[test]
 fn a_broker_ends_when_no_controller_hears_of_its_failed_directory() {
     let dirs = Dirs::new();
