@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -25,10 +26,11 @@ use super::periodic_control::Periodic;
 use super::rng::Rng;
 use crate::clock::Clock;
 use crate::metadata::{Images, MetadataDelta, MetadataImage};
+use crate::metrics::{ControllerMetrics, Metrics};
 use crate::protocol::metadata_records::MetadataRecord;
 use crate::protocol::{Error, ErrorCode};
 use crate::quorum::{BoxFuture, LeaderAndEpoch, MetaLog, ProposeError, RECORDS_PER_BATCH_MAX};
-use crate::types::{LeaderEpoch, Offset};
+use crate::types::{BrokerId, LeaderEpoch, Offset};
 
 /// Requests that wait for the loop; more have to wait with their senders.
 const OPERATIONS_MAX: usize = 1024;
@@ -42,6 +44,7 @@ pub struct ControllerParams {
     /// Fed by the metadata loader of this process.
     pub images: Images,
     pub clock: Clock,
+    pub metrics: Arc<Metrics>,
     /// Ends the loop.
     pub shutdown: CancellationToken,
 }
@@ -63,6 +66,7 @@ impl Controller {
             rng: Rng::random(),
             active: None,
             in_flight: VecDeque::new(),
+            elections: Elections::default(),
         };
         tokio::spawn(event_loop.run());
         handle
@@ -82,6 +86,8 @@ struct Active {
 /// A proposal (or an answer that rests on those before it) that is not committed yet.
 struct InFlight {
     committed: BoxFuture<'static, Result<Offset, ProposeError>>,
+    /// When records were proposed.
+    proposed_ms: Option<i64>,
     /// Whom to answer then.
     operation: Option<Box<dyn Operation>>,
 }
@@ -95,6 +101,36 @@ struct EventLoop {
     /// Given to the watchers of whichever epoch; what they find says in which broker epoch.
     findings: mpsc::Sender<Gone>,
     gone: mpsc::Receiver<Gone>,
+    elections: Elections,
+}
+
+/// What of the leadership is known, to measure elections.
+#[derive(Default)]
+pub(super) struct Elections {
+    leader: Option<BrokerId>,
+    /// Since when nobody leads, after somebody did.
+    leaderless_ms: Option<i64>,
+}
+
+impl Elections {
+    pub(super) fn heard(
+        &mut self,
+        leader: Option<BrokerId>,
+        now_ms: i64,
+        metrics: &ControllerMetrics,
+    ) {
+        if leader.is_none() {
+            self.leaderless_ms = self.leaderless_ms.or(self.leader.map(|_| now_ms));
+            return;
+        }
+        if self.leader != leader {
+            metrics.new_active.fetch_add(1, Relaxed);
+        }
+        self.leader = leader;
+        if let Some(since_ms) = self.leaderless_ms.take() {
+            metrics.election_ms.record(now_ms - since_ms);
+        }
+    }
 }
 
 fn not_controller() -> Error {
@@ -148,6 +184,9 @@ impl EventLoop {
     async fn follow_leader(&mut self, leader: &mut watch::Receiver<LeaderAndEpoch>) {
         loop {
             let current = *leader.borrow_and_update();
+            let now_ms = self.params.clock.monotonic_ms();
+            let metrics = &self.params.metrics.controller;
+            self.elections.heard(current.leader_id, now_ms, metrics);
             if current.leader_id != Some(self.params.settings.node_id) {
                 self.resign("another node leads, or none");
                 return;
@@ -212,14 +251,22 @@ impl EventLoop {
     }
 
     fn take(&mut self, mut operation: Box<dyn Operation>) {
-        if operation.deadline_ms() <= self.params.clock.monotonic_ms() {
+        let began_ms = self.params.clock.monotonic_ms();
+        let metrics = Arc::clone(&self.params.metrics);
+        let metrics = &metrics.controller;
+        metrics.queue_ms.record(began_ms - operation.asked_ms());
+        if operation.deadline_ms() <= began_ms {
+            metrics.timed_out.fetch_add(1, Relaxed);
             operation.complete(Err(ErrorCode::RequestTimedOut.into()));
             return;
         }
+        metrics.started.fetch_add(1, Relaxed);
         match self.run_turn(|turn| operation.run(turn)) {
             Some(records) => self.propose(records, Some(operation)),
             None => operation.complete(Err(not_controller())),
         }
+        let took_ms = self.params.clock.monotonic_ms() - began_ms;
+        metrics.processing_ms.record(took_ms);
     }
 
     /// Lets `decide` look at the newest state; none when this node is not active.
@@ -253,6 +300,7 @@ impl EventLoop {
             let committed: BoxFuture<'static, _> = Box::pin(std::future::ready(Ok(offset)));
             self.in_flight.push_back(InFlight {
                 committed,
+                proposed_ms: None,
                 operation,
             });
             return;
@@ -269,10 +317,12 @@ impl EventLoop {
             }
             active.image.last_offset = self.params.log.end_offset() + batch.len() as Offset - 1;
             active.image.epoch = active.epoch;
+            let proposed_ms = Some(self.params.clock.monotonic_ms());
             let committed = self.params.log.propose(active.epoch, batch);
             let operation = operation.take_if(|_| records.peek().is_none());
             self.in_flight.push_back(InFlight {
                 committed,
+                proposed_ms,
                 operation,
             });
         }
@@ -284,6 +334,10 @@ impl EventLoop {
         };
         match result {
             Ok(offset) => {
+                if let Some(proposed_ms) = first.proposed_ms {
+                    let took_ms = self.params.clock.monotonic_ms() - proposed_ms;
+                    self.params.metrics.controller.commit_ms.record(took_ms);
+                }
                 if let Some(operation) = first.operation {
                     operation.complete(Ok(offset));
                 }

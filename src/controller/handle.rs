@@ -52,6 +52,8 @@ fn update_features_version(request: &UpdateFeaturesRequest) -> i16 {
 
 /// A unit of work of the event loop.
 pub(super) trait Operation: Send {
+    /// Monotonic time of the request.
+    fn asked_ms(&self) -> i64;
     /// Monotonic time after which the operation is not started any more.
     fn deadline_ms(&self) -> i64;
     /// Decides; the records that are returned get appended.
@@ -61,6 +63,7 @@ pub(super) trait Operation: Send {
 }
 
 struct Write<F, R> {
+    asked_ms: i64,
     deadline_ms: i64,
     operate: Option<F>,
     response: Option<R>,
@@ -72,6 +75,10 @@ where
     F: FnOnce(&mut Turn<'_>) -> Outcome<R> + Send,
     R: Send,
 {
+    fn asked_ms(&self) -> i64 {
+        self.asked_ms
+    }
+
     fn deadline_ms(&self) -> i64 {
         self.deadline_ms
     }
@@ -460,8 +467,10 @@ impl Handle {
             return Err(timed_out());
         }
         let (reply, answer) = oneshot::channel();
+        let asked_ms = self.clock.monotonic_ms();
         let operation = Box::new(Write {
-            deadline_ms: self.clock.monotonic_ms() + i64::from(timeout_ms),
+            asked_ms,
+            deadline_ms: asked_ms + i64::from(timeout_ms),
             operate: Some(operate),
             response: None,
             reply,

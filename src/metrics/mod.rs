@@ -1,6 +1,8 @@
 //! Metric handles under the names that Kafka's JMX exporter gives (`kafka_server_brokertopicmetrics_messagesin_total`).
 //! The hot path touches atomics only, once a request or batch; everything else is worked out when somebody scrapes.
 
+mod controller;
+mod histogram;
 mod process;
 mod scrape;
 
@@ -11,6 +13,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use prometheus::TextEncoder;
 
+pub use controller::ControllerMetrics;
+pub use histogram::Histogram;
 pub use scrape::Scrape;
 
 /// API keys that are counted; a larger one is not a Kafka API.
@@ -28,6 +32,7 @@ pub struct Metrics {
     sources: RwLock<Vec<Source>>,
     pub replication: ReplicationMetrics,
     pub elections: ElectionMetrics,
+    pub controller: ControllerMetrics,
 }
 
 /// What leaders and followers of this broker count, over all topics.
@@ -35,13 +40,18 @@ pub struct Metrics {
 pub struct ReplicationMetrics {
     pub bytes_in: AtomicU64,
     pub bytes_out: AtomicU64,
+    /// The part of both that replicas took which a reassignment adds.
+    pub reassigned_in: AtomicU64,
+    pub reassigned_out: AtomicU64,
 }
 
 impl ReplicationMetrics {
-    fn fields(&self) -> [(&'static str, &AtomicU64); 2] {
+    fn fields(&self) -> [(&'static str, &AtomicU64); 4] {
         [
             ("replicationbytesin", &self.bytes_in),
             ("replicationbytesout", &self.bytes_out),
+            ("reassignmentbytesin", &self.reassigned_in),
+            ("reassignmentbytesout", &self.reassigned_out),
         ]
     }
 }
@@ -151,6 +161,7 @@ impl Metrics {
             sources: RwLock::default(),
             replication: ReplicationMetrics::default(),
             elections: ElectionMetrics::default(),
+            controller: ControllerMetrics::default(),
         }
     }
 

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{
+    Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType, Quantile, Summary,
+};
 
 /// Collects the values of one scrape.
 #[derive(Default)]
@@ -27,6 +29,23 @@ impl Scrape {
         let mut metric = labelled(labels);
         metric.set_counter(counter);
         self.push(name, MetricType::COUNTER, metric);
+    }
+
+    /// Quantiles with their values, how many values there were and what they add up to.
+    pub fn summary(&mut self, name: &str, quantiles: &[(f64, f64)], count: u64, sum: f64) {
+        let quantiles = quantiles.iter().map(|(at, value)| {
+            let mut quantile = Quantile::default();
+            quantile.set_quantile(*at);
+            quantile.set_value(*value);
+            quantile
+        });
+        let mut summary = Summary::default();
+        summary.set_quantile(quantiles.collect());
+        summary.set_sample_count(count);
+        summary.set_sample_sum(sum);
+        let mut metric = labelled(&[]);
+        metric.set_summary(summary);
+        self.push(name, MetricType::SUMMARY, metric);
     }
 
     fn push(&mut self, name: &str, kind: MetricType, metric: Metric) {

@@ -1,6 +1,6 @@
 //! Tests of the counters and the text they make.
 
-use super::{Metrics, Scrape};
+use super::{Histogram, Metrics, Scrape};
 
 #[tokio::test]
 async fn scrape_has_kafkas_names_and_totals_that_never_fall() {
@@ -40,5 +40,45 @@ async fn scrape_has_kafkas_names_and_totals_that_never_fall() {
     if cfg!(target_os = "linux") {
         assert!(text.contains("process_resident_memory_bytes "));
         assert!(text.contains("process_max_fds "));
+    }
+}
+
+#[tokio::test]
+async fn a_histogram_has_quantiles_of_the_latest_and_counts_all() {
+    let metrics = Metrics::new();
+    let histogram = std::sync::Arc::new(Histogram::default());
+    let source = std::sync::Arc::clone(&histogram);
+    metrics.add_source(move || {
+        let mut scrape = Scrape::default();
+        source.collect(&mut scrape, "waited");
+        source.collect_mean(&mut scrape, "waited");
+        std::future::ready(scrape)
+    });
+    let text = metrics.encode().await;
+    for line in [
+        "waited_count 0",
+        "waited{quantile=\"0.99\"} 0",
+        "waited_max 0",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} not in\n{text}");
+    }
+    histogram.record(1_000_000);
+    for _ in 0..1000 {
+        histogram.record(10);
+    }
+    for _ in 0..28 {
+        histogram.record(300);
+    }
+    let text = metrics.encode().await;
+    for line in [
+        "waited_count 1029",
+        "waited_sum 1018400",
+        "waited{quantile=\"0.5\"} 10",
+        "waited{quantile=\"0.95\"} 10",
+        "waited{quantile=\"0.98\"} 300",
+        "waited{quantile=\"0.999\"} 300",
+        "waited_max 300",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} not in\n{text}");
     }
 }

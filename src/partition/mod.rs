@@ -121,6 +121,8 @@ pub struct ReadResult {
     pub diverging_epoch: Option<EpochEndOffset>,
     /// Set, and no slice, where the consumer is to read from another replica (KIP-392).
     pub preferred_read_replica: Option<BrokerId>,
+    /// Read for a replica that a reassignment adds.
+    pub for_added_replica: bool,
 }
 
 /// What a consumer or follower asks of one partition.
@@ -331,6 +333,12 @@ impl Partition {
         self.lock().state.is_leader()
     }
 
+    /// Whether a reassignment adds the replica here.
+    pub fn is_added_replica(&self) -> bool {
+        let state = &self.lock().state;
+        state.is_adding(state.local())
+    }
+
     /// Fails unless this broker leads the partition in the epoch the client knows.
     pub fn check_leader(&self, current_leader_epoch: LeaderEpoch) -> Result<(), Error> {
         self.lock().state.check_leader(current_leader_epoch)
@@ -504,6 +512,9 @@ impl Inner {
             log_start_offset: offsets.log_start_offset,
             diverging_epoch: None,
             preferred_read_replica: None,
+            for_added_replica: request
+                .replica_id
+                .is_some_and(|id| self.state.is_adding(id)),
         };
         if request.last_fetched_epoch >= 0 {
             let bounds = (log.log_start_offset(), log.next_offset());

@@ -62,6 +62,8 @@ pub struct PartitionState {
     /// Log end offset at which this replica's leadership began; `None` on followers.
     leader_epoch_start: Option<Offset>,
     replicas: Vec<BrokerId>,
+    /// Those among them that a reassignment adds.
+    adding: Vec<BrokerId>,
     isr: IsrState,
     /// The other replicas, in the order of assignment. Bounded by the replication factor.
     remotes: Vec<RemoteReplica>,
@@ -83,6 +85,7 @@ impl PartitionState {
             partition_epoch: -1,
             leader_epoch_start: None,
             replicas: Vec::new(),
+            adding: Vec::new(),
             isr: IsrState::default(),
             remotes: Vec::new(),
             high_watermark,
@@ -123,6 +126,7 @@ impl PartitionState {
         self.leader_epoch = registration.leader_epoch;
         self.partition_epoch = registration.partition_epoch;
         self.replicas.clone_from(&registration.replicas);
+        self.adding.clone_from(&registration.adding_replicas);
         if !self.is_leader() {
             self.leader_epoch_start = None;
             self.isr.commit(&[]);
@@ -181,6 +185,11 @@ impl PartitionState {
 
     pub fn is_leader(&self) -> bool {
         self.leader == self.local
+    }
+
+    /// Whether a reassignment adds the replica of this broker.
+    pub fn is_adding(&self, id: BrokerId) -> bool {
+        self.adding.contains(&id)
     }
 
     /// -1 while nobody leads.

@@ -102,6 +102,7 @@ impl Broker {
             images: Images::new(),
             log_dirs,
             quorum: quorum.clone(),
+            metrics: Arc::new(Metrics::new()),
             shutdown: shutdown.clone(),
         };
         let controller = parts.controller(&cluster_id, &metadata_shutdown);
@@ -254,6 +255,7 @@ struct Parts<'a> {
     images: Images,
     log_dirs: LogDirs,
     quorum: Member,
+    metrics: Arc<Metrics>,
     /// Ends the fetchers.
     shutdown: CancellationToken,
 }
@@ -276,6 +278,7 @@ impl Parts<'_> {
             log,
             images,
             clock,
+            metrics: Arc::clone(&self.metrics),
             shutdown: shutdown.clone(),
         };
         Controller::start(params).with_remote(remote)
@@ -287,7 +290,7 @@ impl Parts<'_> {
         controller: controller::Handle,
     ) -> (Arc<Services>, Arc<LogCleaner>, Vec<Arc<dyn Publisher>>) {
         let broker_id: BrokerId = self.config.node_id;
-        let metrics = Arc::new(Metrics::new());
+        let metrics = self.metrics;
         let shared = Arc::new(ArcSwap::from_pointee(self.config.clone()));
         let replicas = Arc::new(ReplicaManager::new(
             broker_id,

@@ -13,8 +13,9 @@ use crate::log::{Log, LogDir};
 use crate::metadata::{MetadataDelta, MetadataImage, Publisher};
 use crate::metrics::{Metrics, Scrape};
 use crate::partition::Partition;
+use crate::quorum::QuorumInfo;
 use crate::replica::{LogCleaner, LogScrubber, is_cordoned};
-use crate::types::BrokerId;
+use crate::types::{BrokerId, Offset};
 
 /// Above this many partitions the families with a value for each are left out.
 pub(super) const PARTITIONS_MAX: usize = 10_000;
@@ -248,12 +249,64 @@ fn controller(scrape: &mut Scrape, services: &Services, image: &MetadataImage) {
         ("current_leader", i64::from(quorum.leader_id)),
         ("current_epoch", i64::from(quorum.leader_epoch)),
         ("high_watermark", quorum.high_watermark),
+        ("log_end_offset", services.quorum.end_offset()),
+        ("number_of_voters", quorum.voters.len() as i64),
+        ("number_of_observers", quorum.observers.len() as i64),
     ] {
         scrape.gauge(
             &format!("kafka_server_raftmetrics_{name}"),
             &[],
             value as f64,
         );
+    }
+    let state = [("current_state", state(&quorum, node_id))];
+    scrape.gauge("kafka_server_raftmetrics_current_state", &state, 1.0);
+    metadata(scrape, services, quorum.high_watermark);
+}
+
+/// What this node is in the quorum (`KafkaRaftMetrics`); who asks for votes leads nobody yet and follows nobody.
+fn state(quorum: &QuorumInfo, node_id: BrokerId) -> &'static str {
+    let is_voter = quorum
+        .voters
+        .iter()
+        .any(|voter| voter.replica_id == node_id);
+    match quorum.leader_id {
+        leader if leader == node_id => "leader",
+        _ if !is_voter => "observer",
+        ..0 => "unattached",
+        _ => "follower",
+    }
+}
+
+/// How far this node has applied the metadata. Where all that is committed is applied there is no lag, however long ago that was:
+/// an idle quorum writes nothing here, and a record each half a second in Kafka.
+fn metadata(scrape: &mut Scrape, services: &Services, high_watermark: Offset) {
+    let loaded = services.images.loaded();
+    let lag_ms = if loaded.next_offset() >= high_watermark {
+        0
+    } else {
+        (services.clock.wall_ms() - loaded.append_time_ms).max(0)
+    };
+    let config = services.config();
+    for (name, value) in [
+        ("offset", loaded.last_offset),
+        ("timestamp", loaded.append_time_ms),
+        ("lag_ms", lag_ms),
+    ] {
+        if config.is_broker() {
+            let name = format!("kafka_server_brokermetadatametrics_last_applied_record_{name}");
+            scrape.gauge(&name, &[], value as f64);
+        }
+        if config.is_controller() {
+            let name = name.replace('_', "");
+            let name = format!("kafka_controller_kafkacontroller_lastappliedrecord{name}");
+            scrape.gauge(&name, &[], value as f64);
+        }
+    }
+    if config.is_controller() {
+        let name = "kafka_controller_kafkacontroller_lastcommittedrecordoffset";
+        scrape.gauge(name, &[], (high_watermark - 1) as f64);
+        services.metrics.controller.collect(scrape);
     }
 }
 

@@ -302,7 +302,7 @@ impl Fetch {
     fn encode(&self, round: Round) -> Option<ResponseFrame> {
         let mut responses: Vec<TopicResponse> = Vec::new();
         let mut hints = LeaderHints::new(&self.context);
-        let (mut replicated_bytes, mut throttled_bytes) = (0, 0);
+        let (mut replicated_bytes, mut reassigned_bytes, mut throttled_bytes) = (0, 0, 0);
         let wanted = self.session.wanted();
         let answers = wanted.iter().zip(&self.targets).zip(round.results);
         let (failed, read): (Vec<_>, Vec<_>) =
@@ -330,6 +330,9 @@ impl Fetch {
             }
             if let (Ok(partition), Some(_)) = (target, self.follower) {
                 replicated_bytes += size_bytes as u64;
+                if result.as_ref().is_ok_and(|read| read.for_added_replica) {
+                    reassigned_bytes += size_bytes as u64;
+                }
                 if partition.is_leader_throttled() {
                     throttled_bytes += size_bytes as u64;
                 }
@@ -347,6 +350,8 @@ impl Fetch {
         if replicated_bytes > 0 {
             let counter = &services.metrics.replication.bytes_out;
             counter.fetch_add(replicated_bytes, Relaxed);
+            let counter = &services.metrics.replication.reassigned_out;
+            counter.fetch_add(reassigned_bytes, Relaxed);
         }
         if throttled_bytes > 0 {
             let quota = &services.replicas.quotas().leader;

@@ -9,8 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::clock::Clock;
+use crate::controller::event_loop::Elections;
 use crate::controller::{Controller, ControllerParams, Handle};
 use crate::metadata::{Images, Loader, LoaderParams, Publisher, SnapshotPolicy};
+use crate::metrics::{Metrics, Scrape};
 use crate::protocol::metadata_records::{
     AbortTransactionRecord, BeginTransactionRecord, EndTransactionRecord, TopicRecord,
 };
@@ -33,6 +35,8 @@ struct State {
     snapshots: Vec<(Offset, Vec<MetadataRecord>)>,
     /// Proposals wait here while the test holds commits back.
     held: Option<Vec<oneshot::Sender<()>>>,
+    /// How long a commit takes.
+    delay: Duration,
 }
 
 impl MemoryLog {
@@ -94,7 +98,14 @@ impl MetaLog for MemoryLog {
             });
         }
         let last_offset = state.append(epoch, records);
-        Box::pin(std::future::ready(Ok(last_offset)))
+        if state.delay.is_zero() {
+            return Box::pin(std::future::ready(Ok(last_offset)));
+        }
+        let delay = tokio::time::sleep(state.delay);
+        Box::pin(async move {
+            delay.await;
+            Ok(last_offset)
+        })
     }
 
     fn end_offset(&self) -> Offset {
@@ -155,6 +166,7 @@ struct Node {
     handle: Handle,
     images: Images,
     recorder: Arc<Recorder>,
+    metrics: Arc<Metrics>,
     shutdown: CancellationToken,
 }
 
@@ -177,11 +189,13 @@ impl Node {
         let images = Images::new();
         let recorder = Arc::new(Recorder::default());
         let shutdown = CancellationToken::new();
+        let metrics = controller_metrics();
         let handle = Controller::start(ControllerParams {
             settings: settings(),
             log: Arc::<MemoryLog>::clone(&log),
             images: images.clone(),
             clock: Clock::system(),
+            metrics: Arc::clone(&metrics),
             shutdown: shutdown.clone(),
         });
         Loader::start(LoaderParams {
@@ -200,6 +214,7 @@ impl Node {
             handle,
             images,
             recorder,
+            metrics,
             shutdown,
         }
     }
@@ -335,6 +350,69 @@ async fn what_is_not_committed_is_forgotten() {
         0,
         "it was never created"
     );
+}
+
+/// A metric of a controller, as `/metrics` has it.
+async fn metric(metrics: &Arc<Metrics>, name: &str) -> i64 {
+    let text = metrics.encode().await;
+    let mut lines = text.lines();
+    let line = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let value = line.unwrap_or_else(|| panic!("no {name}"));
+    value.parse::<f64>().expect("a number") as i64
+}
+
+fn controller_metrics() -> Arc<Metrics> {
+    let metrics = Arc::new(Metrics::new());
+    let weak = Arc::downgrade(&metrics);
+    metrics.add_source(move || {
+        let mut scrape = Scrape::default();
+        if let Some(metrics) = weak.upgrade() {
+            metrics.controller.collect(&mut scrape);
+        }
+        std::future::ready(scrape)
+    });
+    metrics
+}
+
+#[tokio::test]
+async fn operations_and_commits_are_measured() {
+    let log = MemoryLog::new(Some(1));
+    let node = Node::start(Arc::clone(&log), i64::MAX);
+    node.join(1).await;
+    let queued = "kafka_controller_controllereventmanager_eventqueuetimems_count";
+    let before = metric(&node.metrics, queued).await;
+    assert!(before >= 2, "registration and heartbeat: {before}");
+    log.state.lock().expect("state").delay = Duration::from_millis(30);
+    assert_eq!(node.create(topic("t", 1, 1)).await, 0);
+    assert!(metric(&node.metrics, queued).await > before);
+    let processed = "kafka_controller_controllereventmanager_eventqueueprocessingtimems_count";
+    assert!(metric(&node.metrics, processed).await >= 3);
+    let committed = "kafka_server_raftmetrics_commit_latency_max";
+    assert!(metric(&node.metrics, committed).await >= 30);
+    let started = "kafka_controller_kafkacontroller_eventqueueoperationsstartedcount";
+    assert!(metric(&node.metrics, started).await >= 3);
+}
+
+#[tokio::test]
+async fn elections_last_from_no_leader_to_the_next() {
+    let metrics = controller_metrics();
+    let mut elections = Elections::default();
+    for (leader, now_ms) in [
+        (None, 0),
+        (Some(1), 50),
+        (None, 100),
+        (None, 120),
+        (Some(2), 350),
+        (None, 400),
+        (Some(2), 450),
+    ] {
+        elections.heard(leader, now_ms, &metrics.controller);
+    }
+    let latency = "kafka_server_raftmetrics_election_latency";
+    assert_eq!(metric(&metrics, &format!("{latency}_max")).await, 250);
+    assert_eq!(metric(&metrics, &format!("{latency}_avg")).await, 150);
+    let elected = "kafka_controller_kafkacontroller_newactivecontrollerscount";
+    assert_eq!(metric(&metrics, elected).await, 2);
 }
 
 #[tokio::test]

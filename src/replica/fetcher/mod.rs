@@ -64,6 +64,8 @@ struct Followed {
     partition: Arc<Partition>,
     /// Records up to the leader's high watermark that are missing here; `None` until the leader has told.
     lag: Option<i64>,
+    /// What the leader sent last could not be taken.
+    is_failed: bool,
 }
 
 impl Followed {
@@ -71,6 +73,7 @@ impl Followed {
         Self {
             partition,
             lag: None,
+            is_failed: false,
         }
     }
 

@@ -34,7 +34,7 @@ pub fn collect(scrape: &mut Scrape, context: &Context, fetchers: &ByLeader) {
     let now_ms = context.clock.monotonic_ms();
     let image = context.images.loaded();
     let listener = &context.config.load().inter_broker_listener_name;
-    let (mut lag_max, mut rate_min) = (0, f64::INFINITY);
+    let (mut lag_max, mut failed, mut rate_min) = (0, 0, f64::INFINITY);
     for ((leader, index), assigned) in fetchers {
         let client_id = format!("ReplicaFetcherThread-{index}-{leader}");
         let broker = image.cluster.broker(*leader);
@@ -60,6 +60,7 @@ pub fn collect(scrape: &mut Scrape, context: &Context, fetchers: &ByLeader) {
         for followed in followed.values() {
             let lag = followed.lag.unwrap_or(-1);
             lag_max = lag_max.max(lag);
+            failed += u32::from(followed.is_failed);
             let tp = &followed.partition.topic_partition;
             let index = tp.partition.to_string();
             let labels = [
@@ -73,7 +74,11 @@ pub fn collect(scrape: &mut Scrape, context: &Context, fetchers: &ByLeader) {
     }
     let labels = [("clientId", "Replica")];
     let rate_min = if rate_min.is_finite() { rate_min } else { 0.0 };
-    for (name, value) in [("maxlag", lag_max as f64), ("minfetchrate", rate_min)] {
+    for (name, value) in [
+        ("maxlag", lag_max as f64),
+        ("minfetchrate", rate_min),
+        ("failedpartitionscount", f64::from(failed)),
+    ] {
         let name = format!("kafka_server_replicafetchermanager_{name}");
         scrape.gauge(&name, &labels, value);
     }

@@ -283,7 +283,11 @@ impl Fetcher {
             Ok(()) | Err(AppendAsFollowerError::Stale) => {}
             Err(AppendAsFollowerError::Failed(error)) => {
                 warn!(tp = %partition.topic_partition, leader = self.leader, %error, "records of the leader were not taken");
-                self.rest((partition.topic_id, partition.topic_partition.partition));
+                let key = (partition.topic_id, partition.topic_partition.partition);
+                if let Some(followed) = self.assigned.lock().get_mut(&key) {
+                    followed.is_failed = true;
+                }
+                self.rest(key);
             }
         }
     }
@@ -319,10 +323,14 @@ impl Fetcher {
         let key = (partition.topic_id, partition.topic_partition.partition);
         if let Some(followed) = self.assigned.lock().get_mut(&key) {
             followed.lag = Some(lag.max(0));
+            followed.is_failed = false;
         }
         self.assigned.stats.fetched(size_bytes);
         let metrics = &self.context.replicas.metrics().replication;
         metrics.bytes_in.fetch_add(size_bytes, Relaxed);
+        if size_bytes > 0 && partition.is_added_replica() {
+            metrics.reassigned_in.fetch_add(size_bytes, Relaxed);
+        }
         if partition.is_follower_throttled() {
             let quota = &self.context.replicas.quotas().follower;
             quota.record(size_bytes, self.context.clock.monotonic_ms());

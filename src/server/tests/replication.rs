@@ -46,6 +46,7 @@ const PATIENCE: Duration = Duration::from_secs(40);
 /// Broker 2: replica manager and fetchers, without listeners of its own.
 struct Follower {
     replicas: Arc<ReplicaManager>,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
 }
 
@@ -55,12 +56,13 @@ impl Follower {
         let stop = CancellationToken::new();
         let dirs = LogDirs::open(&[dir.to_owned()], dir).expect("directory");
         let config = Arc::new(ArcSwap::from(services.config()));
+        let metrics = Arc::new(Metrics::new());
         let replicas = Arc::new(ReplicaManager::new(
             FOLLOWER,
             Arc::clone(&config),
             dirs,
             services.clock.clone(),
-            Arc::new(Metrics::new()),
+            Arc::clone(&metrics),
             services.images.clone(),
         ));
         replicas.set_broker_epoch(broker_epoch);
@@ -84,7 +86,11 @@ impl Follower {
             ],
         );
         tokio::spawn(stop.clone().run_until_cancelled_owned(following));
-        Self { replicas, stop }
+        Self {
+            replicas,
+            metrics,
+            stop,
+        }
     }
 
     /// Stops fetching; the broker's session goes on.
@@ -482,6 +488,55 @@ fn replica_that_was_reassigned_stops_and_its_directory_goes() {
     });
     stream.write_all(&produce("moved", "b", 2)).expect("sent");
     assert_eq!(produced_offset(response(&mut stream).1), 1);
+}
+
+#[test]
+fn bytes_of_a_reassignment_are_counted_and_failed_partitions_too() {
+    let broker = leader();
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let epoch = broker.register_follower();
+    let follower = broker.start_follower(epoch, dir.path());
+    broker.create_topic_on("added", &[1]);
+    broker.create_replicated_topic("both");
+    let mut stream = broker.connect();
+    let mut send = |topic: &'static str, sent| {
+        let produce = produce(topic, &"x".repeat(1000), sent);
+        stream.write_all(&produce).expect("sent");
+        assert_eq!(produced_offset(response(&mut stream).1), i64::from(sent));
+    };
+    send("both", 0);
+    let counts = || {
+        let copied = &follower.metrics.replication;
+        let sent = "kafka_server_brokertopicmetrics_reassignmentbytesout_total";
+        let taken = copied
+            .reassigned_in
+            .load(std::sync::atomic::Ordering::Relaxed);
+        (broker.metric(sent) as u64, taken)
+    };
+    assert_eq!(counts(), (0, 0));
+    // What is read for the new replica is damaged, and mended after a while.
+    send("added", 0);
+    let path = broker.dir.path();
+    let path = path.join("added-0/00000000000000000000.log");
+    let sound = std::fs::read(&path).expect("readable");
+    let mut damaged = sound.clone();
+    *damaged.last_mut().expect("a record") ^= 1;
+    std::fs::write(&path, damaged).expect("writable");
+    broker.reassign("added", &[1, FOLLOWER]);
+    let failed = || {
+        let text = broker.runtime.block_on(follower.metrics.encode());
+        text.contains("failedpartitionscount{clientId=\"Replica\"} 1")
+    };
+    wait_until("a partition has failed", failed);
+    std::fs::write(&path, sound).expect("writable");
+    wait_until("the new replica is in sync", || {
+        broker.registration("added").isr == [1, FOLLOWER]
+    });
+    assert!(!failed());
+    let (sent, taken) = counts();
+    assert!(sent >= 1000 && taken >= 1000, "{sent} and {taken}");
+    send("added", 1);
+    assert_eq!(counts(), (sent, taken), "the reassignment is over");
 }
 
 /// Rule: leader-hints

@@ -149,6 +149,16 @@ impl Node {
         assert_eq!(response.topics[0].error_code, 0, "{name}");
     }
 
+    /// The value of a metric as its line in `/metrics` begins.
+    fn metric(&self, line: &str) -> i64 {
+        let text = self.runtime.block_on(self.services().metrics.encode());
+        let mut values = text
+            .lines()
+            .filter_map(|l| l.strip_prefix(line)?.strip_prefix(' '));
+        let value = values.next().unwrap_or_else(|| panic!("no metric {line}"));
+        value.parse::<f64>().expect("a number") as i64
+    }
+
     /// Waits until the image that this node serves from has the topic.
     fn wait_for_topic(&self, name: &str) {
         let images = &self.services().images;
@@ -192,6 +202,58 @@ fn a_broker_apart_follows_the_controller_and_is_listed_as_observer() {
         assert!(Instant::now() < end, "the broker's fetch does not arrive");
         std::thread::sleep(Duration::from_millis(10));
     }
+    broker.stop();
+    controller.stop();
+}
+
+#[test]
+fn each_role_tells_how_far_it_has_applied_the_metadata() {
+    let dirs = Dirs::new();
+    let controller = dirs.controller();
+    let broker = dirs.broker(&controller);
+    let applied = "last_applied_record_offset";
+    let of_broker = || broker.metric(&format!("kafka_server_brokermetadatametrics_{applied}"));
+    let of_controller =
+        || controller.metric("kafka_controller_kafkacontroller_lastappliedrecordoffset");
+    let (before, led) = (of_broker(), of_controller());
+    broker.create_topic("applied");
+    broker.wait_for_topic("applied");
+    controller.wait_for_topic("applied");
+    assert!(of_broker() > before && of_controller() > led);
+    for (node, state, kind, raft) in [
+        (
+            &controller,
+            "leader",
+            "kafkacontroller_lastappliedrecord",
+            "kafka_controller_",
+        ),
+        (
+            &broker,
+            "observer",
+            "brokermetadatametrics_last_applied_record_",
+            "kafka_server_",
+        ),
+    ] {
+        let family = format!("{raft}{kind}");
+        let now_ms = node.services().clock.wall_ms();
+        let age_ms = now_ms - node.metric(&format!("{family}timestamp"));
+        assert!((0..60_000).contains(&age_ms), "{state}: {age_ms}");
+        let lag = if state == "leader" { "lagms" } else { "lag_ms" };
+        assert_eq!(node.metric(&format!("{family}{lag}")), 0, "{state}");
+        let state = format!("kafka_server_raftmetrics_current_state{{current_state=\"{state}\"}}");
+        assert_eq!(node.metric(&state), 1);
+        assert_eq!(node.metric("kafka_server_raftmetrics_number_of_voters"), 1);
+        let high_watermark = node.metric("kafka_server_raftmetrics_high_watermark");
+        let end = node.metric("kafka_server_raftmetrics_log_end_offset");
+        assert!(end >= high_watermark, "{end} {high_watermark}");
+    }
+    assert_eq!(
+        controller.metric("kafka_server_raftmetrics_number_of_observers"),
+        1
+    );
+    let committed = "kafka_controller_kafkacontroller_lastcommittedrecordoffset";
+    let applied = of_controller();
+    assert!(controller.metric(committed) >= applied);
     broker.stop();
     controller.stop();
 }
