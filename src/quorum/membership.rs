@@ -245,20 +245,26 @@ impl Inner {
         }
     }
 
-    /// A leader that is no voter any more has the one follow that has most of the log (`LeaderState.requestResign`).
     async fn hand_over_if_removed(&self, epoch: LeaderEpoch) {
+        let (members, _) = self.members();
+        let mut voters = members.membership().voter_ids();
+        if voters.all(|id| id != self.store.own_id()) {
+            self.hand_over(epoch).await;
+        }
+    }
+
+    /// Has the voter lead that has most of the log, or another one, until one does (`LeaderState.requestResign`).
+    pub(super) async fn hand_over(&self, epoch: LeaderEpoch) {
         let mut tried = BTreeSet::new();
         // Proposals are refused as soon as a hand-over has begun.
         while lock(&self.proposals).leads(epoch) {
             let (members, _) = self.members();
-            let voters: BTreeSet<u64> = members.membership().voter_ids().collect();
-            if voters.contains(&self.store.own_id()) {
-                return;
-            }
-            if tried.is_superset(&voters) {
+            let mut others: BTreeSet<u64> = members.membership().voter_ids().collect();
+            others.remove(&self.store.own_id());
+            if tried.is_superset(&others) {
                 tried.clear();
             }
-            let candidates = voters.difference(&tried).copied();
+            let candidates = others.difference(&tried).copied();
             let Some(next) = candidates.max_by_key(|id| self.matched(*id)) else {
                 return;
             };

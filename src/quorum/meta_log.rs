@@ -12,7 +12,7 @@ use openraft::impls::ProgressResponder;
 use openraft::{Config, Instant, Raft, Snapshot, SnapshotPolicy};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::checkpoint;
 use super::join::{self, Joining};
@@ -526,7 +526,7 @@ impl Inner {
     }
 
     async fn outcome(
-        &self,
+        self: &Arc<Self>,
         epoch: LeaderEpoch,
         answer: openraft::type_config::alias::OneshotReceiverOf<TypeConfig, Answer>,
     ) -> Result<Offset, ProposeError> {
@@ -546,9 +546,16 @@ impl Inner {
             ) => ProposeError::NotLeader,
             Err(error @ ClientWriteError::ChangeMembershipError(_)) => closed(error),
         };
-        let mut proposals = lock(&self.proposals);
-        if proposals.epoch == epoch {
-            proposals.failed = true;
+        let is_first = {
+            let mut proposals = lock(&self.proposals);
+            proposals.leads(epoch) && !std::mem::replace(&mut proposals.failed, true)
+        };
+        if is_first {
+            // Raft refuses proposals, and leads on, when a majority was silent for longer than its lease. What the controller
+            // decides builds on what was refused: it needs an epoch in which to begin anew.
+            warn!(leader_epoch = epoch, reason = %failed, "a proposal was refused, another voter is to lead");
+            let inner = Arc::clone(self);
+            tokio::spawn(async move { inner.hand_over(epoch).await });
         }
         Err(failed)
     }

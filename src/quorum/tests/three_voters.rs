@@ -12,9 +12,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::super::store::lock;
+use super::super::timing::QuorumTiming;
 use super::super::types::VoterNode;
-use super::super::{MetaLog, MetaLogParams, OpenraftMetaLog, RAFT_API_KEY, RpcTransport};
+use super::super::{
+    MetaLog, MetaLogParams, OpenraftMetaLog, ProposeError, RAFT_API_KEY, ReplicaState, RpcTransport,
+};
 use super::{PATIENCE, collect, node, params, topics};
+use crate::clock::Clock;
 use crate::protocol::header::RequestHeader;
 use crate::types::{BrokerId, LeaderEpoch};
 
@@ -43,7 +47,17 @@ impl Quorum {
     }
 
     async fn open(&self, dir: &TempDir, id: BrokerId) -> Arc<OpenraftMetaLog> {
+        self.open_with(dir, id, QuorumTiming::default()).await
+    }
+
+    async fn open_with(
+        &self,
+        dir: &TempDir,
+        id: BrokerId,
+        timing: QuorumTiming,
+    ) -> Arc<OpenraftMetaLog> {
         let params = MetaLogParams {
+            timing,
             voters: self.voters.clone(),
             own: self.voters[&id].clone(),
             ..params(dir.path(), id, &[], Arc::new(RpcTransport::default()))
@@ -184,6 +198,51 @@ async fn a_follower_with_an_empty_disk_catches_up_under_the_same_leader() {
     let log = &logs[leader];
     log.propose(epoch, topics(&["c"])).await.unwrap();
     assert_eq!(collect(&mut back.subscribe(), 3).await, ["a", "b", "c"]);
+}
+
+/// Found by `scripts/chaos`: a busy machine, a majority silent for half a second, and no active controller from then on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_proposal_was_refused_hands_over() {
+    let quorum = Quorum::new().await;
+    let dirs: Vec<TempDir> = (0..3).map(|_| TempDir::new().unwrap()).collect();
+    let patient = QuorumTiming {
+        election_timeout_min_ms: 600_000,
+        election_timeout_max_ms: 1_200_000,
+        ..QuorumTiming::default()
+    };
+    let mut logs = vec![quorum.open(&dirs[0], 1).await];
+    for (id, dir) in (1..).zip(&dirs).skip(1) {
+        logs.push(quorum.open_with(dir, id, patient).await);
+    }
+    let (leader, epoch) = wait_for_any_leader(&logs).await;
+    assert_eq!(leader, 0, "the others do not stand by themselves");
+    logs[0].propose(epoch, topics(&["a"])).await.unwrap();
+
+    for log in &logs[1..] {
+        *lock(&quorum.seats[&log.inner_id()]) = Weak::new();
+    }
+    let lease_ms = QuorumTiming::default()
+        .election_timeout_max_ms
+        .cast_signed();
+    let is_silent = |it: &ReplicaState| {
+        it.replica_id == 1 || Clock::system().wall_ms() - it.last_fetch_timestamp_ms > 2 * lease_ms
+    };
+    while !logs[0].describe().voters.iter().all(is_silent) {
+        tokio::task::yield_now().await;
+    }
+    let refused = logs[0].propose(epoch, topics(&["b"])).await;
+    assert_eq!(refused, Err(ProposeError::NotLeader));
+    for log in &logs[1..] {
+        *lock(&quorum.seats[&log.inner_id()]) = Arc::downgrade(log);
+    }
+
+    let (leader, next_epoch) = wait_for_any_leader(&logs[1..]).await;
+    assert!(next_epoch > epoch);
+    let log = &logs[1 + leader];
+    log.propose(next_epoch, topics(&["c"])).await.unwrap();
+    for log in &logs {
+        assert_eq!(collect(&mut log.subscribe(), 2).await, ["a", "c"]);
+    }
 }
 
 /// Rule: failed-metadata-log
