@@ -64,8 +64,10 @@ func franzTopic(partitions int32, configs map[string]*string) (string, error) {
 	name := unique("franz")
 	admin := franzAdmin()
 	defer admin.Close()
-	_, err := admin.CreateTopic(within(10), partitions, int16(replication), configs, name)
-	return name, err
+	if _, err := admin.CreateTopic(within(10), partitions, int16(replication), configs, name); err != nil {
+		return "", err
+	}
+	return name, everywhere(name, int(partitions))
 }
 
 func franzSend(topic string, n int, partitions int32, options ...kgo.Opt) error {
@@ -550,15 +552,18 @@ func franzCluster() error {
 	}
 	admin := franzAdmin()
 	defer admin.Close()
-	dirs, err := admin.DescribeAllLogDirs(within(10), nil)
+	err = eventually("the topic is in its log dir", 10, func() bool {
+		dirs, err := admin.DescribeAllLogDirs(within(10), nil)
+		_, found := dirs[1].LookupPartition(topic, 0)
+		return err == nil && found
+	})
 	if err != nil {
 		return err
 	}
-	_, found := dirs[1].LookupPartition(topic, 0)
 	metadata, err := admin.Metadata(within(10))
 	if err != nil {
 		return err
 	}
-	return errors.Join(equal("the topic is in its log dir", found, true), equal("brokers", len(metadata.Brokers), replication),
+	return errors.Join(equal("brokers", len(metadata.Brokers), replication),
 		equal("cluster id", len(metadata.Cluster), 22), equal("controller is one of them", metadata.Controller >= 1 && int(metadata.Controller) <= replication, true))
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -32,10 +34,36 @@ func kafkagoTopic(partitions int) (string, error) {
 	if err := conn.CreateTopics(kafka.TopicConfig{Topic: name, NumPartitions: partitions, ReplicationFactor: replication}); err != nil {
 		return "", err
 	}
-	return name, eventually("leaders", 10, func() bool {
-		parts, err := conn.ReadPartitions(name)
-		return err == nil && len(parts) == partitions && parts[0].Leader.Host != ""
-	})
+	return name, everywhere(name, partitions)
+}
+
+// everywhere waits until each node knows a topic and its leaders: as with Apache Kafka, the one that is asked next may hear of the
+// topic after the one that created it. kafka-go asks the node that it dialled; the other clients ask any.
+func everywhere(topic string, partitions int) error {
+	conn, err := kafka.Dial("tcp", bootstrap)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	brokers, err := conn.Brokers()
+	if err != nil {
+		return err
+	}
+	for _, broker := range brokers {
+		node, err := kafka.Dial("tcp", net.JoinHostPort(broker.Host, strconv.Itoa(broker.Port)))
+		if err != nil {
+			return err
+		}
+		defer node.Close()
+		err = eventually(fmt.Sprintf("%s known at node %d", topic, broker.ID), 10, func() bool {
+			parts, err := node.ReadPartitions(topic)
+			return err == nil && len(parts) == partitions && !slices.ContainsFunc(parts, func(p kafka.Partition) bool { return p.Leader.Host == "" })
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func kafkagoTopics() error {

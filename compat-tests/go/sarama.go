@@ -50,7 +50,10 @@ func saramaTopic(config *sarama.Config, partitions int32) (string, error) {
 	}
 	defer admin.Close()
 	name := unique("sarama")
-	return name, admin.CreateTopic(name, &sarama.TopicDetail{NumPartitions: partitions, ReplicationFactor: int16(replication)}, false)
+	if err := admin.CreateTopic(name, &sarama.TopicDetail{NumPartitions: partitions, ReplicationFactor: int16(replication)}, false); err != nil {
+		return "", err
+	}
+	return name, everywhere(name, int(partitions))
 }
 
 func saramaTopics(version sarama.KafkaVersion) error {
@@ -64,12 +67,11 @@ func saramaTopics(version sarama.KafkaVersion) error {
 		return err
 	}
 	defer admin.Close()
-	// Of several nodes, the one that is asked may hear of the topic after the one that created it.
-	err = eventually("topic listed", 10, func() bool {
-		topics, err := admin.ListTopics()
-		return err == nil && topics[name].NumPartitions == 3
-	})
+	topics, err := admin.ListTopics()
 	if err != nil {
+		return err
+	}
+	if err := equal("partitions", topics[name].NumPartitions, int32(3)); err != nil {
 		return err
 	}
 	if err := admin.DeleteTopic(name); err != nil {

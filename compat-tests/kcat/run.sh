@@ -46,22 +46,22 @@ group() {
     same "$(K -G readers -X auto.offset.reset=earliest -c 2000 -q idem | wc -l)" 2000 || return 1
     same "$(timeout 6 kcat -b "$BOOTSTRAP" -G readers -X auto.offset.reset=earliest -e -q idem 2>/dev/null | wc -l)" 0
 }
+# what a member was given last, as it says itself
+share() { grep assigned: "$OTTLA_TMP/$1.err" | tail -n 1 | grep -o '\[[0-9]\]'; }
+each_has_some() { [ -n "$(share a)" ] && [ -n "$(share b)" ] && [ "$(sort <(share a) <(share b) | tr -d '\n')" = '[0][1][2]' ]; }
+all_read() { [ "$(cat "$OTTLA_TMP"/{a,b} | wc -l)" -ge 600 ]; }
 two_members() {
     seq 1 300 | K -P -t shared -p -1 || return 1
     local a b
-    timeout 25 kcat -b "$BOOTSTRAP" -u -G pair -X auto.offset.reset=earliest -q -f '%p %o\n' shared >"$OTTLA_TMP/a" 2>"$OTTLA_TMP/a.err" &
+    timeout 60 kcat -b "$BOOTSTRAP" -u -G pair -X auto.offset.reset=earliest -f '%p %o\n' shared >"$OTTLA_TMP/a" 2>"$OTTLA_TMP/a.err" &
     a=$!
-    timeout 25 kcat -b "$BOOTSTRAP" -u -G pair -X auto.offset.reset=earliest -q -f '%p %o\n' shared >"$OTTLA_TMP/b" 2>"$OTTLA_TMP/b.err" &
+    timeout 60 kcat -b "$BOOTSTRAP" -u -G pair -X auto.offset.reset=earliest -f '%p %o\n' shared >"$OTTLA_TMP/b" 2>"$OTTLA_TMP/b.err" &
     b=$!
     kill_at_exit $a
     kill_at_exit $b
-    sleep 7
+    soon each_has_some || return 1
     for part in 0 1 2; do seq 1 100 | K -P -t shared -p $part || return 1; done
-    local i
-    for ((i = 0; i < 40; i++)); do
-        [ "$(cat "$OTTLA_TMP"/{a,b} | wc -l)" -ge 600 ] && break
-        sleep 0.25
-    done
+    soon all_read
     kill $a $b
     wait $a $b
     same "$(sort "$OTTLA_TMP"/{a,b} | uniq -d | wc -l)" 0 && same "$(cat "$OTTLA_TMP"/{a,b} | wc -l)" 600 &&

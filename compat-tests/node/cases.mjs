@@ -17,7 +17,7 @@ Promise.withResolvers ??= function () {
 export class Skip extends Error {}
 export const test = (name, run) => cases.push([name, run])
 export const unique = prefix => `${prefix}-${randomBytes(4).toString('hex')}`
-export const sleep = ms => new Promise(resolve => setTimeout(resolve, ms))
+const sleep = ms => new Promise(resolve => setTimeout(resolve, ms))
 
 export function equal(got, want, what = '') {
   if (!isDeepStrictEqual(got, want)) throw new Error(`${what} got ${inspect(got)}, want ${inspect(want)}`)

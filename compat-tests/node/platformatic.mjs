@@ -37,8 +37,9 @@ async function consume(topic, { groupId = unique('g'), mode = 'earliest', ...opt
 test('create, list and delete a topic', async () => {
   const name = await topic(3)
   await eventually(async () => (await admin.listTopics()).includes(name), 'listed')
-  const metadata = await admin.metadata({ topics: [name] })
-  equal(metadata.topics.get(name).partitionsCount, 3)
+  // each node hears of the topic in its own time
+  const count = async () => (await admin.metadata({ topics: [name] }).catch(() => null))?.topics.get(name)?.partitionsCount
+  await eventually(async () => (await count()) === 3, 'described')
   await admin.deleteTopics({ topics: [name] })
   await eventually(async () => !(await admin.listTopics()).includes(name), 'gone')
 })

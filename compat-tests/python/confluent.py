@@ -24,10 +24,16 @@ def refused(futures):
     return None
 
 
+def described(name, partitions):
+    """The topic, None while the broker that was asked does not know it so: of several, each hears of it in its own time."""
+    found = admin.list_topics(name).topics[name]
+    return found if len(found.partitions) == partitions else None
+
+
 def topic(partitions=1, **config):
     name = unique("confluent")
     done(admin.create_topics([NewTopic(name, partitions, REPLICATION, config=config)]))
-    eventually(lambda: len(admin.list_topics(name).topics[name].partitions) == partitions)
+    eventually(lambda: described(name, partitions))
     return name
 
 
@@ -71,9 +77,9 @@ def values(n, prefix="v"):
 @case("create, list, describe and delete a topic")
 def create_delete():
     name = topic(3, **{"retention.ms": "100000"})
-    described = admin.list_topics(name).topics[name]
-    equal(sorted(described.partitions), [0, 1, 2])
-    equal(described.partitions[0].leader, described.partitions[0].replicas[0])
+    found = eventually(lambda: described(name, 3)).partitions
+    equal(sorted(found), [0, 1, 2])
+    equal(found[0].leader, found[0].replicas[0])
     done(admin.delete_topics([name]))
     eventually(lambda: name not in admin.list_topics().topics)
 
@@ -93,7 +99,7 @@ def create_errors():
 def create_partitions():
     name = topic(1)
     done(admin.create_partitions([NewPartitions(name, 4)]))
-    eventually(lambda: len(admin.list_topics(name).topics[name].partitions) == 4)
+    eventually(lambda: described(name, 4))
     equal(refused(admin.create_partitions([NewPartitions(name, 2)])), KafkaError.INVALID_PARTITIONS)
 
 
@@ -101,9 +107,16 @@ def create_partitions():
 def configs():
     name = topic()
     resource = ConfigResource(ResourceType.TOPIC, name)
+
+    def value():
+        try:
+            return done(admin.describe_configs([resource]))[resource]["retention.ms"].value
+        except KafkaException as error:
+            return error.args[0].name()
+
     entry = ConfigEntry("retention.ms", "54321", incremental_operation=AlterConfigOpType.SET)
     done(admin.incremental_alter_configs([ConfigResource(ResourceType.TOPIC, name, incremental_configs=[entry])]))
-    eventually(lambda: done(admin.describe_configs([resource]))[resource]["retention.ms"].value == "54321")
+    eventually(lambda: value() == "54321")
     brokers = admin.list_topics().brokers
     equal(len(brokers), REPLICATION)
     broker = min(brokers)
@@ -252,7 +265,7 @@ def rebalance_case(strategy):
             client.subscribe([name])
             threads.append(threading.Thread(target=work, args=(client,)))
             threads[-1].start()
-            time.sleep(1)
+            eventually(lambda: shares.get(client), 25, "partitions for another member")
         try:
             eventually(lambda: sorted(shares.values()) == [2, 2], 25, "two partitions each")
             produce(name, [(None, b"x", None, 0, i % 4) for i in range(400)])
@@ -316,7 +329,7 @@ def group_admin():
 def auto_create():
     name = unique("auto")
     produce(name, [(None, b"x", None, 0, -1)])
-    equal(len(admin.list_topics(name).topics[name].partitions), 3)
+    eventually(lambda: described(name, 3))
 
 
 @case("produce: too large, unknown partition")

@@ -76,7 +76,7 @@ def create_delete():
     name = topic(3)
     client = consumer()
     eventually(lambda: name in admin.list_topics())
-    equal(client.partitions_for_topic(name), {0, 1, 2})
+    eventually(lambda: client.partitions_for_topic(name) == {0, 1, 2})
     client.close()
     admin.delete_topics([name])
     eventually(lambda: name not in admin.list_topics())
@@ -101,9 +101,16 @@ def create_partitions():
 @case("describe and alter configs")
 def configs():
     name = topic(1, **{"retention.ms": "77777"})
-    eventually(lambda: "77777" in repr(admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])))
+
+    def shows(value):
+        try:
+            return value in repr(admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)]))
+        except errors.UnknownTopicOrPartitionError:
+            return False
+
+    eventually(lambda: shows("77777"))
     admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs={"retention.ms": "88888"})])
-    eventually(lambda: "88888" in repr(admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])))
+    eventually(lambda: shows("88888"))
 
 
 def codec_case(codec):
@@ -127,7 +134,8 @@ for codec in CODECS:
 @case("acks 0, 1, all")
 def acks():
     name = topic()
-    for level in (0, 1, "all"):
+    # "all" first: with 0 nobody says that a leader does not know the topic yet
+    for level in ("all", 1, 0):
         send(name, [dict(value=b"x")], acks=level)
     client = consumer()
     part = TopicPartition(name, 0)
@@ -211,9 +219,9 @@ def rebalance():
             client.close()
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
-    for thread in threads:
+    for i, thread in enumerate(threads):
         thread.start()
-        time.sleep(1)
+        eventually(lambda: shares.get(i), 30, "partitions for another member")
     try:
         eventually(lambda: sorted(shares.values()) == [2, 2], 30, "two partitions each")
         send(name, [dict(value=b"x", partition=i % 4) for i in range(200)])
@@ -259,7 +267,7 @@ def auto_create():
     name = unique("auto")
     send(name, [dict(value=b"x")])
     client = consumer()
-    equal(client.partitions_for_topic(name), {0, 1, 2})
+    eventually(lambda: client.partitions_for_topic(name) == {0, 1, 2})
     client.close()
 
 

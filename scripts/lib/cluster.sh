@@ -64,7 +64,7 @@ start_cluster() {
 run_nodes() {
     local id
     for id in $NODE_IDS; do run_node "$id"; done
-    for id in $NODE_IDS; do node_ready "$id" || return 1; done
+    for id in $NODE_IDS; do node_ready "$id" "$(wc -w <<<"$NODE_IDS")" || return 1; done
 }
 
 # run_node ID : starts a node that does not run, on the same ports and data.
@@ -77,9 +77,9 @@ run_node() {
     [ "$1" != "${NODE_IDS%% *}" ] || BROKER_PID=$!
 }
 
-# node_ready ID : waits until a node answers Metadata.
+# node_ready ID [BROKERS] : waits until a node answers Metadata with so many brokers, default one.
 node_ready() {
-    python3 "$OTTLA_ROOT/scripts/lib/ready.py" 127.0.0.1 "${NODE_PORT[$1]}" "${NODE_PID[$1]}" 60 && return 0
+    python3 "$OTTLA_ROOT/scripts/lib/ready.py" 127.0.0.1 "${NODE_PORT[$1]}" "${NODE_PID[$1]}" 60 "${2:-1}" && return 0
     echo "node $1 did not get ready; its log ends:" >&2
     tail -n 20 "${NODE_DIR[$1]}/broker.log" >&2
     return 1

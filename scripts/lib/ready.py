@@ -1,4 +1,4 @@
-"""Waits until a broker answers Metadata with at least one broker: ready.py HOST PORT PID SECONDS.
+"""Waits until a broker answers Metadata with at least so many brokers, default one: ready.py HOST PORT PID SECONDS [BROKERS].
 
 Exits 1 when the process is gone or the time is over. Uses only the standard library.
 """
@@ -11,6 +11,7 @@ import wire
 
 def main():
     host, port, pid, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+    wanted = int(sys.argv[5]) if len(sys.argv) > 5 else 1
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
@@ -19,7 +20,7 @@ def main():
             return 1
         try:
             brokers, _ = wire.metadata(f"{host}:{port}")
-            if brokers:
+            if len(brokers) >= wanted:
                 return 0
         except OSError:
             pass
