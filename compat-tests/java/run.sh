@@ -1,34 +1,10 @@
 #!/usr/bin/env bash
 # Apache Kafka's own command line tools and Java clients, stock from Maven Central, against one fresh broker.
-# One line a case: `says NAME REGEX COMMAND...` wants success and each line of REGEX somewhere in the output;
-# `refuses NAME REGEX COMMAND...` wants the text and, where the tool sets one, a bad exit status.
 source "$(dirname "$0")/../../scripts/lib/env.sh"
+source "$OTTLA_ROOT/scripts/lib/tools.sh"
 fetch_kafka || exit 1
 start_broker num.partitions=2 group.initial.rebalance.delay.ms=100 offsets.topic.num.partitions=5 \
     group.min.session.timeout.ms=1000 auto.create.topics.enable=false || exit 1
-
-matches() {
-    local out=$1 regex=$2 line
-    while IFS= read -r line; do
-        grep -qE -- "$line" <<<"$out" || { printf '%s\n(missing: %s)\n' "$out" "$line"; return 1; }
-    done <<<"$regex"
-}
-_says() {
-    local regex=$1 out status
-    shift
-    out=$("$@" 2>&1 </dev/null)
-    status=$?
-    [ "$status" = 0 ] || { printf '%s\n(status %s)\n' "$out" "$status"; return 1; }
-    matches "$out" "$regex"
-}
-_refuses() {
-    local regex=$1 out
-    shift
-    out=$("$@" 2>&1 </dev/null)
-    matches "$out" "$regex"
-}
-says() { check "$1" _says "${@:2}"; }
-refuses() { check "$1" _refuses "${@:2}"; }
 
 # the id of any node, the replicas of any partition
 ID=1 IDS=1 TAB=$'\t'
@@ -39,8 +15,8 @@ groups() { ktool consumer-groups $B "$@"; }
 configs() { ktool configs $B "$@"; }
 offsets() { ktool get-offsets $B "$@"; }
 produce_lines() { ktool console-producer $B "$@"; }
-# consume TOPIC ARGS... : everything from the beginning, sorted, until nothing came for a while
-consume() { ktool console-consumer $B --topic "$1" --from-beginning --timeout-ms 4000 "${@:2}" 2>/dev/null | sort; }
+# consume TOPIC ARGS... : from the beginning, sorted, as many as --max-messages says
+consume() { ktool console-consumer $B --topic "$1" --from-beginning --timeout-ms 30000 "${@:2}" 2>/dev/null | sort; }
 same() { [ "$1" = "$2" ] || { diff <(echo "$2") <(echo "$1") | head -20; return 1; }; }
 
 echo "-- topics"
@@ -53,19 +29,19 @@ refuses "topics: create with a bad name" 'invalid|illegal' topics --create --top
 refuses "topics: replication factor above the brokers" 'replication factor' topics --create --topic rf4 \
     --replication-factor 4
 refuses "topics: unknown config" 'Unknown topic config name: nonsense' topics --create --topic cfg --config nonsense=1
-says "topics: list" $'^alpha$\n^beta$' topics --list
-says "topics: describe" $'Topic: alpha\tTopicId: [-_A-Za-z0-9]{22}\tPartitionCount: 3\tReplicationFactor: '"$REPLICATION"$'\tConfigs: .*retention.ms=123456\nPartition: 2\tLeader: '"$ID${TAB}Replicas: $IDS${TAB}Isr: $IDS$TAB" \
+shows "topics: list" $'^alpha$\n^beta$' topics --list
+shows "topics: describe" $'Topic: alpha\tTopicId: [-_A-Za-z0-9]{22}\tPartitionCount: 3\tReplicationFactor: '"$REPLICATION"$'\tConfigs: .*retention.ms=123456\nPartition: 2\tLeader: '"$ID${TAB}Replicas: $IDS${TAB}Isr: $IDS$TAB" \
     topics --describe --topic alpha
-says "topics: default partition count" 'PartitionCount: 2' topics --describe --topic beta
+shows "topics: default partition count" 'PartitionCount: 2' topics --describe --topic beta
 says "topics: describe under-replicated shows none" '' topics --describe --under-replicated-partitions
-says "topics: describe with overrides only" 'Topic: alpha' topics --describe --topics-with-overrides
+shows "topics: describe with overrides only" 'Topic: alpha' topics --describe --topics-with-overrides
 says "topics: alter adds partitions" '' topics --alter --topic beta --partitions 4
-says "topics: more partitions show" 'PartitionCount: 4' topics --describe --topic beta
+shows "topics: more partitions show" 'PartitionCount: 4' topics --describe --topic beta
 refuses "topics: partitions never shrink" 'has 4 partitions|would not be an increase' topics --alter --topic beta \
     --partitions 2
 says "topics: delete" '' topics --delete --topic beta
-_gone() { local i; for i in 1 2 3 4 5; do topics --list 2>&1 | grep -qx "$1" || return 0; sleep 0.5; done; return 1; }
-check "topics: deleted topic is gone" _gone beta
+_gone() { local out; out=$(topics --list) && ! grep -x "$1" <<<"$out"; }
+check "topics: deleted topic is gone" eventually 20 _gone beta
 refuses "topics: describe an unknown topic" "does not exist" topics --describe --topic beta
 
 echo "-- console producer and consumer"
@@ -96,16 +72,16 @@ acks() {
 }
 for a in 0 1 all; do check "console: acks=$a" acks "$a"; done
 one_partition() {
-    same "$(ktool console-consumer $B --topic rt-none --partition 1 --offset 10 --max-messages 5 --timeout-ms 8000 \
+    same "$(ktool console-consumer $B --topic rt-none --partition 1 --offset 10 --max-messages 5 --timeout-ms 30000 \
         2>/dev/null | wc -l)" 5
 }
 check "console: one partition from an offset" one_partition
-include() { same "$(ktool console-consumer $B --include 'rt-(gzip|lz4)' --from-beginning --timeout-ms 6000 \
+include() { same "$(ktool console-consumer $B --include 'rt-(gzip|lz4)' --from-beginning --timeout-ms 30000 \
     --max-messages 1000 2>/dev/null | wc -l)" 1000; }
 check "console: topics by pattern" include
 
 echo "-- offsets and records"
-says "get-offsets: latest" $'^alpha:0:[0-9]+$\n^alpha:2:[0-9]+$' offsets --topic alpha
+shows "get-offsets: latest" $'^alpha:0:[0-9]+$\n^alpha:2:[0-9]+$' offsets --topic alpha
 earliest() { same "$(offsets --topic rt-none --time earliest | sort)" $'rt-none:0:0\nrt-none:1:0\nrt-none:2:0'; }
 check "get-offsets: earliest" earliest
 sum() { offsets --topic "$@" | awk -F: '{ n += $3 } END { print n + 0 }'; }
@@ -126,7 +102,7 @@ delete_beyond() {
     _refuses 'OffsetOutOfRange|out of range' ktool delete-records $B --offset-json-file "$OTTLA_TMP/beyond.json"
 }
 check "delete-records: beyond the end" delete_beyond
-says "log-dirs: describe" $'"broker":1\n"partition":"alpha-0","size":[0-9]+,"offsetLag":0' ktool log-dirs $B --describe \
+shows "log-dirs: describe" $'"broker":1\n"partition":"alpha-0","size":[0-9]+,"offsetLag":0' ktool log-dirs $B --describe \
     --topic-list alpha
 
 echo "-- consumer groups"
@@ -134,9 +110,9 @@ echo "-- consumer groups"
 eat() { consume rt-gzip --group eaters --max-messages 500 | wc -l; }
 eaten() { same "$(eat)" 500; }
 check "groups: a member reads everything and commits" eaten
-says "groups: list" '^eaters$' groups --list
-says "groups: list with state" 'eaters +(Classic +)?Empty' groups --list --state
-says "groups: list filtered by state" 'eaters' groups --list --state Empty
+shows "groups: list" '^eaters$' groups --list
+shows "groups: list with state" 'eaters +(Classic +)?Empty' groups --list --state
+shows "groups: list filtered by state" 'eaters' groups --list --state Empty
 says "groups: describe offsets" 'eaters +rt-gzip +0 +[0-9]+ +[0-9]+ +0 ' groups --describe --group eaters
 says "groups: describe members of an empty group" 'no active members' groups --describe --group eaters --members
 says "groups: describe state" 'eaters .*Empty +0' groups --describe --group eaters --state
@@ -146,7 +122,7 @@ says "groups: reset to earliest, dry run" 'eaters +rt-gzip +0 +0' groups --reset
     --to-earliest --dry-run
 says "groups: reset to earliest" 'eaters +rt-gzip +0 +0' groups --reset-offsets --group eaters --topic rt-gzip --to-earliest \
     --execute
-says "groups: the reset shows as lag" 'eaters +rt-gzip +0 +0 +[0-9]+ +[1-9]' groups --describe --group eaters
+shows "groups: the reset shows as lag" 'eaters +rt-gzip +0 +0 +[0-9]+ +[1-9]' groups --describe --group eaters
 says "groups: reset to an offset" 'eaters +rt-gzip +1 +3' groups --reset-offsets --group eaters --topic rt-gzip:1 --to-offset 3 \
     --execute
 says "groups: reset shift by" 'eaters +rt-gzip +1 +5' groups --reset-offsets --group eaters --topic rt-gzip:1 --shift-by 2 --execute
@@ -166,35 +142,26 @@ says "groups: kafka-groups lists types" 'fresh +Classic' ktool groups $B --list
     >"$OTTLA_TMP/live.out" 2>&1 &
 LIVE=$!
 kill_at_exit "$LIVE"
-live_member() {
-    local i
-    for ((i = 0; i < 15; i++)); do
-        groups --describe --group live --members --verbose 2>&1 | grep -qE 'live .*live-client .* 3 .*rt-lz4' && return 0
-        sleep 0.5
-    done
-    groups --describe --group live --members --verbose
-    return 1
-}
-check "groups: describe a live member and its assignment" live_member
+shows "groups: describe a live member and its assignment" 'live .*live-client .* 3 .*rt-lz4' groups --describe --group live --members --verbose
 says "groups: describe live state" 'live .*range .*Stable +1' groups --describe --group live --state
 refuses "groups: a live group keeps its offsets" 'inactive|current state is Stable' groups --reset-offsets \
     --group live --topic rt-lz4 --to-earliest --execute
 refuses "groups: a live group is not deleted" 'NonEmpty|not empty' groups --delete --group live
 kill "$LIVE"
 wait "$LIVE" 2>/dev/null
-says "groups: the member left" 'live .*Empty +0' groups --describe --group live --state
+shows "groups: the member left" 'live .*Empty +0' groups --describe --group live --state
 
 echo "-- configs"
 says "configs: alter a topic" 'Completed updating config for topic alpha' configs --alter --entity-type topics \
     --entity-name alpha --add-config 'max.message.bytes=200000,cleanup.policy=[compact,delete]'
-says "configs: describe a topic" $'max.message.bytes=200000 .*DYNAMIC_TOPIC_CONFIG:max.message.bytes=200000, DEFAULT_CONFIG:message.max.bytes=1048588\ncleanup.policy=compact,delete\nretention.ms=123456' \
+shows "configs: describe a topic" $'max.message.bytes=200000 .*DYNAMIC_TOPIC_CONFIG:max.message.bytes=200000, DEFAULT_CONFIG:message.max.bytes=1048588\ncleanup.policy=compact,delete\nretention.ms=123456' \
     configs --describe --entity-type topics --entity-name alpha
-says "configs: describe all of a topic" $'segment.bytes=1073741824\nmin.insync.replicas=1\ncompression.type=producer' configs --describe --all \
+shows "configs: describe all of a topic" $'segment.bytes=1073741824\nmin.insync.replicas=1\ncompression.type=producer' configs --describe --all \
     --entity-type topics --entity-name alpha
 says "configs: delete a topic config" 'Completed' configs --alter --entity-type topics --entity-name alpha \
     --delete-config max.message.bytes
-_not_there() { ! configs --describe --entity-type topics --entity-name alpha | grep -q 'max.message.bytes=200000'; }
-check "configs: the deleted one is gone" _not_there
+_not_there() { local out; out=$(configs --describe --entity-type topics --entity-name alpha) && ! grep 'max.message.bytes=200000' <<<"$out"; }
+check "configs: the deleted one is gone" eventually 20 _not_there
 refuses "configs: unknown key" 'Unknown topic config name' configs --alter --entity-type topics --entity-name alpha \
     --add-config nonsense=1
 refuses "configs: bad value" 'Invalid value' configs --alter --entity-type topics --entity-name alpha \
@@ -204,13 +171,13 @@ says "configs: describe all of a broker" $'node.id=1 \nnum.partitions=2 .*STATIC
     --entity-type brokers --entity-name 1
 says "configs: alter a broker" 'Completed updating config for broker 1' configs --alter --entity-type brokers \
     --entity-name 1 --add-config log.cleaner.threads=2
-says "configs: the broker config shows" 'log.cleaner.threads=2 .*DYNAMIC_BROKER_CONFIG:log.cleaner.threads=2' configs --describe \
+shows "configs: the broker config shows" 'log.cleaner.threads=2 .*DYNAMIC_BROKER_CONFIG:log.cleaner.threads=2' configs --describe \
     --entity-type brokers --entity-name 1
 says "configs: cluster-wide broker default" 'Completed updating default config for brokers' configs --alter \
     --entity-type brokers --entity-default --add-config message.max.bytes=2000000
-says "configs: the cluster-wide default shows" 'message.max.bytes=2000000 .*DYNAMIC_DEFAULT_BROKER_CONFIG:message.max.bytes=2000000' configs \
+shows "configs: the cluster-wide default shows" 'message.max.bytes=2000000 .*DYNAMIC_DEFAULT_BROKER_CONFIG:message.max.bytes=2000000' configs \
     --describe --entity-type brokers --entity-default
-says "configs: a topic inherits it" 'max.message.bytes=2000000 ' configs --describe --all --entity-type topics \
+shows "configs: a topic inherits it" 'max.message.bytes=2000000 ' configs --describe --all --entity-type topics \
     --entity-name alpha
 refuses "configs: a read-only broker config" 'Cannot update these configs dynamically|not dynamically' configs --alter --entity-type brokers \
     --entity-name 1 --add-config log.dirs=/x
@@ -249,24 +216,12 @@ member() { # NAME STRATEGY : starts a verifiable consumer that writes to $OTTLA_
     MEMBER=$!
     kill_at_exit "$MEMBER"
 }
-reads() { # NAME N : waits until that member has read N records more than now
-    local i before
-    before=$(grep -c '"name":"record_data"' "$OTTLA_TMP/$1.json")
-    for ((i = 0; i < 120; i++)); do
-        [ "$(grep -c '"name":"record_data"' "$OTTLA_TMP/$1.json")" -ge $((before + $2)) ] && return 0
-        sleep 0.5
-    done
-    echo "$1 reads nothing new"
-    return 1
-}
+records_of() { grep -c '"name":"record_data"' "$OTTLA_TMP/$1.json"; }
+has_read() { [ "$(records_of "$1")" -ge "$2" ]; }
+reads() { eventually 60 has_read "$1" $(($(records_of "$1") + $2)); } # NAME N : that member reads N records more than now
 all_read() {
-    local i acked
-    acked=$(grep -c producer_send_success "$OTTLA_TMP/p.json")
-    for ((i = 0; i < 120; i++)); do
-        [ "$(cat "$OTTLA_TMP"/[ab].json | grep -o '"partition":[0-9]*,"offset":[0-9]*\|"offset":[0-9]*,"partition":[0-9]*' |
-            sort -u | wc -l)" -ge "$acked" ] && return 0
-        sleep 0.5
-    done
+    [ "$(cat "$OTTLA_TMP"/[ab].json | grep -o '"partition":[0-9]*,"offset":[0-9]*\|"offset":[0-9]*,"partition":[0-9]*' |
+        sort -u | wc -l)" -ge "$(grep -c producer_send_success "$OTTLA_TMP/p.json")" ]
 }
 rebalance() {
     local a b p
@@ -287,8 +242,7 @@ rebalance() {
     reads b 2000 || return 1
     kill "$p"
     wait "$p"
-    all_read
-    sleep 1
+    eventually 60 all_read || return 1
     kill "$b"
     wait "$b"
     python3 "$OTTLA_ROOT/compat-tests/java/verify.py" "$OTTLA_TMP"/{p,a,b}.json
@@ -303,9 +257,9 @@ before=$(offsets --topic rt-zstd | sort)
 stop_broker
 check "restart: the broker starts again" restart_broker
 survives() { same "$(offsets --topic rt-zstd | sort)" "$before"; }
-check "restart: offsets stand" survives
-says "restart: groups stand" '^fresh$' groups --list
-says "restart: topic configs stand" 'retention.ms=123456' configs --describe --entity-type topics --entity-name alpha
+check "restart: offsets stand" eventually 20 survives
+shows "restart: groups stand" '^fresh$' groups --list
+shows "restart: topic configs stand" 'retention.ms=123456' configs --describe --entity-type topics --entity-name alpha
 records_stand() { same "$(consume rt-zstd --max-messages 500 | wc -l)" 500; }
 check "restart: records stand" records_stand
 says "dump-log: what the broker wrote can be opened" 'baseOffset: 0 lastOffset: .*isvalid: true' ktool dump-log --files \

@@ -2,7 +2,7 @@
 # The quorum's voters change under load, by Apache Kafka's own tool: one grows to three, the first is killed, a disk is lost, the
 # active controller removes itself, all are restarted (KIP-853).
 source "$(dirname "$0")/../../scripts/lib/env.sh"
-source "$OTTLA_ROOT/scripts/lib/cluster.sh"
+source "$OTTLA_ROOT/scripts/lib/tools.sh"
 [ "$BROKER" = ottla ] || { skip "three nodes" "this suite starts ottla only"; finish; }
 fetch_kafka || exit 1
 scratch
@@ -42,30 +42,12 @@ leader() { status "$1" | sed -n 's/^LeaderId: *//p'; }
 ids() { status "$1" | sed -n "s/^Current$2: *//p" | grep -o '"id": [0-9]*' | tr -dc '0-9\n' | sort | tr '\n' ' '; }
 voters_are() { [ "$(ids "$1" Voters)" = "$2" ] || { status "$1"; return 1; }; }
 observers_are() { [ "$(ids "$1" Observers)" = "$2" ] || { status "$1"; return 1; }; }
-# eventually SECONDS COMMAND... : until it succeeds
-eventually() {
-    local end=$((SECONDS + $1)) out
-    shift
-    until out=$("$@" 2>&1); do [ "$SECONDS" -lt "$end" ] || { echo "$out"; return 1; }; done
-}
 add() {
     ktool metadata-quorum "${@:2}" --command-config "${NODE_DIR[$1]}/server.properties" add-controller
 }
 # remove ID DIRECTORY ARGS...
 remove() { ktool metadata-quorum "${@:3}" remove-controller --controller-id "$1" --controller-directory-id "$2"; }
-refused() { local out; out=$("${@:2}" 2>&1) && { echo "$out"; return 1; }; grep -q "$1" <<<"$out" || { echo "$out"; return 1; }; }
-acked() { grep -c producer_send_success "$OTTLA_TMP/sent.json"; }
-# acknowledged N : N more records are acknowledged within half a minute
-acknowledged() {
-    local wanted=$(($(acked) + $1)) i
-    for ((i = 0; i < 150; i++)); do
-        [ "$(acked)" -lt "$wanted" ] || return 0
-        sleep 0.2
-    done
-    echo "$(acked) of $wanted are acknowledged"
-    return 1
-}
-in_sync() { [ -z "$(at "$1" topics --describe --under-replicated-partitions)" ]; }
+in_sync() { silent at "$1" topics --describe --under-replicated-partitions; }
 
 echo "-- from one voter to three, under load"
 check "storage format --standalone" format 1 --standalone
@@ -76,17 +58,14 @@ for id in 2 3; do run_node "$id"; done
 for id in 2 3; do check "node $id is a broker before it is a voter" node_ready "$id"; done
 check "they observe the quorum" eventually 20 observers_are 2 "2 3 "
 at 1 topics --create --topic data --partitions 3 --replication-factor 3 --config min.insync.replicas=2 >/dev/null
-"$KAFKA_HOME/bin/kafka-verifiable-producer.sh" --bootstrap-server "$BOOTSTRAP" --topic data --throughput 500 --acks -1 \
-    >"$OTTLA_TMP/sent.json" 2>"$OTTLA_TMP/sent.err" &
-producer=$!
-kill_at_exit "$producer"
+start_sending data 500
 check "records are acknowledged" acknowledged 500
 check "add-controller at a broker" add 2 --bootstrap-server "127.0.0.1:${NODE_PORT[2]}"
 check "add-controller at the controllers" add 3 --bootstrap-controller "127.0.0.1:${NODE_CONTROLLER_PORT[1]}"
 check "three voters, no observer" voters_are 3 "1 2 3 "
 check "with their directories" grep -q "$(directory 3)" <<<"$(status 1)"
-check "nobody is added twice" refused "DuplicateVoterException" add 2 --bootstrap-server "127.0.0.1:${NODE_PORT[1]}"
-check "a stranger is not removed" refused "VoterNotFoundException" remove 2 AAAAAAAAAAAAAAAAAAAABB --bootstrap-server "127.0.0.1:${NODE_PORT[1]}"
+refuses "nobody is added twice" "DuplicateVoterException" add 2 --bootstrap-server "127.0.0.1:${NODE_PORT[1]}"
+refuses "a stranger is not removed" "VoterNotFoundException" remove 2 AAAAAAAAAAAAAAAAAAAABB --bootstrap-server "127.0.0.1:${NODE_PORT[1]}"
 check "records are acknowledged meanwhile" acknowledged 500
 check "dump-log shows the voters" grep -q "KRaftVoters.*voterId\":3" \
     <<<"$(ktool dump-log --cluster-metadata-decoder --files "${NODE_DIR[1]}/data/__cluster_metadata-0/00000000000000000000.log" 2>&1)"
@@ -117,7 +96,7 @@ check "in all ISRs" eventually 60 in_sync 1
 echo "-- the active controller removes itself"
 old=$(leader 1)
 check "remove-controller $old" remove "$old" "$(directory "$old")" --bootstrap-controller "127.0.0.1:${NODE_CONTROLLER_PORT[$old]}"
-check "another leads" eventually 10 test "$(leader 1)" != "$old"
+check "another leads" eventually 10 another "$old" leader 1
 observes() { [[ " $(ids "$1" Observers)" == *" $2 "* ]]; }
 check "it observes" eventually 10 observes 1 "$old"
 check "its broker goes on" at "$old" topics --create --topic "after-removal" --partitions 3 --replication-factor 3
@@ -126,31 +105,16 @@ stop_node "$old"
 check "nobody misses it" at $((old % 3 + 1)) topics --create --topic without-it --replication-factor 2
 run_node "$old"
 check "it comes back as an observer" node_ready "$old"
-check "and knows what it missed" eventually 20 grep -q without-it <<<"$(at "$old" topics --list)"
+shows "and knows what it missed" without-it at "$old" topics --list
 check "two voters" voters_are "$old" "$(for id in 1 2 3; do [ "$id" = "$old" ] || printf '%s ' "$id"; done)"
 check "add-controller $old" add "$old" --bootstrap-controller "127.0.0.1:${NODE_CONTROLLER_PORT[$old]}"
 
 echo "-- everything is restarted"
-kill "$producer"
-wait "$producer"
 for id in 1 2 3; do stop_node "$id" KILL; done
 for id in 1 2 3; do run_node "$id"; done
 for id in 1 2 3; do check "node $id is back" node_ready "$id"; done
-check "the same three voters" voters_are 2 "1 2 3 "
+check "the same three voters" eventually 20 voters_are 2 "1 2 3 "
 check "in all ISRs" eventually 60 in_sync 1
-nothing_lost() {
-    local end
-    end=$(ktool get-offsets --bootstrap-server "$BOOTSTRAP" --topic data | awk -F: '{ s += $3 } END { print s }')
-    KTOOL_SECONDS=120 ktool console-consumer --bootstrap-server "$BOOTSTRAP" --topic data --from-beginning \
-        --max-messages "$end" --timeout-ms 60000 2>/dev/null | sort >"$OTTLA_TMP/read"
-    grep producer_send_success "$OTTLA_TMP/sent.json" | sed 's/.*"value":"\([0-9]*\)".*/\1/' | sort >"$OTTLA_TMP/acked"
-    echo "$end records, $(wc -l <"$OTTLA_TMP/acked") acknowledged"
-    [ -s "$OTTLA_TMP/acked" ] || return 1
-    comm -13 "$OTTLA_TMP/read" "$OTTLA_TMP/acked" | sed 's/^/lost: /' >"$OTTLA_TMP/wrong"
-    uniq -d "$OTTLA_TMP/read" | sed 's/^/twice: /' >>"$OTTLA_TMP/wrong"
-    cat "$OTTLA_TMP/wrong"
-    [ ! -s "$OTTLA_TMP/wrong" ]
-}
 check "nothing acknowledged is lost or there twice" nothing_lost
 
 finish
