@@ -97,7 +97,8 @@ rolling() { # segment.ms by the broker's time where that is the records': one se
 idle() { # connections.max.idle.ms goes by a clock that does not jump
     clock "$1"
     exec 7<>"/dev/tcp/${BOOTSTRAP/:/\/}" || return 1
-    sleep 0.5
+    printf '\0\0\0\012\0\022\0\0\0\0\0\001\377\377' >&7 # ApiVersions: the broker has the connection when it answers
+    timeout 15 head -c 4 <&7 >/dev/null || return 1
     clock "$2"
     local start=$SECONDS
     timeout 15 cat <&7 >/dev/null || { echo "never closed"; return 1; }
