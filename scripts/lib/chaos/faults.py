@@ -139,11 +139,10 @@ def full_disk(w):
     node = w.nodes[id]
     ballast = os.path.join(node.data, "ballast")
     w.note(f"the disk of node {id} is full")
-    with open(ballast, "wb") as f:
+    with open(ballast, "wb", buffering=0) as f:
         try:
             while True:
                 f.write(b"\0" * 65536)
-                f.flush()
         except OSError:
             pass
     w.hold(2, 4)
