@@ -6,7 +6,7 @@ import struct
 from collections import namedtuple
 
 Partition = namedtuple("Partition", "leader replicas isr")
-METADATA, FIND_COORDINATOR, CREATE_TOPICS, DESCRIBE_QUORUM = 3, 10, 19, 55
+LIST_OFFSETS, METADATA, FIND_COORDINATOR, CREATE_TOPICS, DESCRIBE_QUORUM = 2, 3, 10, 19, 55
 
 
 class Reader:
@@ -96,6 +96,16 @@ def coordinator(address, group, timeout=2):
     """The node that coordinates a group, -1 when nobody does yet."""
     r = call(address, FIND_COORDINATOR, 0, string(group), timeout)
     return r.int(4) if r.int(2) == 0 else -1
+
+
+def latest_offset(address, topic, partition, timeout=2):
+    """What a consumer is told of the end of a partition: (error code, offset)."""
+    body = struct.pack(">ibi", -1, 0, 1) + string(topic) + struct.pack(">iiiq", 1, partition, -1, -1)
+    r = call(address, LIST_OFFSETS, 5, body, timeout)
+    r.int(4)
+    ((_, ((_, code, _, offset, _),)),) = r.array(
+        lambda: (r.string(), r.array(lambda: (r.int(4), r.int(2), r.int(8), r.int(8), r.int(4)))))
+    return code, offset
 
 
 def create_topic(address, name, partitions, replicas, configs=(), timeout=30):
