@@ -13,6 +13,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -88,7 +89,7 @@ pub fn read_file(path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
 }
 
 /// Parses version 0, a count, and that many lines. `None` for anything else.
-fn parse_entries<T>(text: &[u8], line: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
+fn parse_entries<T>(text: &[u8], line: impl FnMut(&str) -> Option<T>) -> Option<Vec<T>> {
     let mut lines = std::str::from_utf8(text).ok()?.lines();
     if lines.next()?.trim() != "0" {
         return None;
@@ -112,9 +113,15 @@ pub fn format_offsets<'a>(
 }
 
 pub fn parse_offsets(text: &[u8]) -> Option<BTreeMap<TopicPartition, Offset>> {
+    // The partitions of a topic stand together and share its name.
+    let mut topic: Arc<str> = "".into();
     let entries = parse_entries(text, |line| {
         let mut fields = line.split_ascii_whitespace();
-        let tp = TopicPartition::new(fields.next()?, fields.next()?.parse().ok()?);
+        let name = fields.next()?;
+        if *topic != *name {
+            topic = name.into();
+        }
+        let tp = TopicPartition::new(Arc::clone(&topic), fields.next()?.parse().ok()?);
         let offset = fields.next()?.parse().ok()?;
         fields.next().is_none().then_some((tp, offset))
     })?;

@@ -14,11 +14,10 @@ use super::checkpoint::{
     CLEAN_SHUTDOWN, Checkpoint, MetaProperties, format_clean_shutdown, format_offsets,
     parse_clean_shutdown, parse_offsets, read_file, replace_file, sync_dir,
 };
+use super::disk;
 use super::error::StorageError;
 use super::paths::{parse_future_dir, parse_partition_dir};
 use super::recovery::RecoveryState;
-use super::unified::Log;
-use super::{OpenParams, disk};
 use crate::types::{Offset, TopicPartition, Uuid};
 
 /// Directories that Kafka deletes in the background end in this.
@@ -366,28 +365,27 @@ impl LogDir {
         &self.recovery
     }
 
-    /// Opens the logs of `partitions` on `threads` threads, which also help each other with large ones. A log that cannot be opened comes back as its error; the others
-    /// go on.
-    pub fn open_logs(
-        self: &Arc<Self>,
-        partitions: &[TopicPartition],
+    /// Opens logs with `open`, one for each of `items`, on `threads` threads, which also help each other with large ones.
+    /// What becomes of each log is made there and then: ten thousand logs in a list beside it would be megabytes.
+    pub fn open_logs<A: Sync, T: Send>(
+        &self,
+        items: &[A],
         threads: usize,
-        params: &(dyn Fn(&TopicPartition) -> OpenParams + Sync),
-    ) -> Vec<(TopicPartition, Result<Log, StorageError>)> {
+        open: &(dyn Fn(&A) -> T + Sync),
+    ) -> Vec<T> {
         let next = AtomicUsize::new(0);
-        let workers = threads.min(partitions.len()).max(1);
+        let workers = threads.min(items.len()).max(1);
         let idle = &self.recovery.idle_threads;
         let remaining = &self.recovery.remaining_logs;
-        remaining.fetch_add(partitions.len(), Ordering::Relaxed);
+        remaining.fetch_add(items.len(), Ordering::Relaxed);
         idle.store(threads.saturating_sub(workers), Ordering::Relaxed);
-        let opened = Mutex::new(Vec::with_capacity(partitions.len()));
+        let all = Mutex::new(Vec::with_capacity(items.len()));
         let work = || {
-            while let Some(tp) = partitions.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let log = Log::open(params(tp));
-                opened
-                    .lock()
+            while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let made = open(item);
+                all.lock()
                     .unwrap_or_else(PoisonError::into_inner)
-                    .push((tp.clone(), log));
+                    .push(made);
                 remaining.fetch_sub(1, Ordering::Relaxed);
             }
             idle.fetch_add(1, Ordering::Relaxed);
@@ -402,7 +400,7 @@ impl LogDir {
             });
         }
         idle.store(0, Ordering::Relaxed);
-        opened.into_inner().unwrap_or_else(PoisonError::into_inner)
+        all.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -230,50 +230,54 @@ impl ReplicaManager {
     /// KAFKA_STORAGE_ERROR, and the operator the reason.
     fn open(&self, assigned: Vec<Assigned>, initial: bool, image: &MetadataImage) {
         let threads = self.config.load().num_recovery_threads_per_data_dir.max(2) as usize;
-        let mut by_dir: Vec<(Arc<LogDir>, Vec<TopicPartition>)> = Vec::new();
-        let mut wanted: HashMap<TopicPartition, Assigned> = HashMap::new();
+        let mut by_dir: Vec<(Arc<LogDir>, Vec<Assigned>)> = Vec::new();
         let mut opened = Vec::with_capacity(assigned.len());
         let mut placement = self.placement(initial);
         for partition in assigned {
             let registered = partition.registration.directory(self.broker_id);
             let Some(dir) = placement.choose(&partition.topic_partition, registered) else {
                 error!(topic_partition = %partition.topic_partition, "log directory is offline");
-                opened.push(self.start_offline(partition));
+                opened.push(self.start_offline(&partition));
                 continue;
             };
             match by_dir
                 .iter_mut()
                 .find(|(known, _)| Arc::ptr_eq(known, &dir))
             {
-                Some((_, partitions)) => partitions.push(partition.topic_partition.clone()),
-                None => by_dir.push((dir, vec![partition.topic_partition.clone()])),
+                Some((_, partitions)) => partitions.push(partition),
+                None => by_dir.push((dir, vec![partition])),
             }
-            wanted.insert(partition.topic_partition.clone(), partition);
         }
         for (dir, partitions) in by_dir {
-            let logs = dir.open_logs(&partitions, threads, &|tp| {
-                self.open_params(&dir, &wanted[tp])
-            });
-            for (tp, log) in logs {
-                let log = log.or_else(|error| match error {
-                    StorageError::OtherTopic { .. } => {
-                        put_stray_aside(&dir, &tp);
-                        Log::open(self.open_params(&dir, &wanted[&tp]))
-                    }
-                    other => Err(other),
-                });
-                match log {
-                    Ok(log) => {
-                        opened.extend(wanted.remove(&tp).map(|a| self.start(&dir, a, log, image)));
-                    }
-                    Err(error) => {
-                        error!(topic_partition = %tp, %error, "log cannot be opened");
-                        opened.extend(wanted.remove(&tp).map(|a| self.start_offline(a)));
-                    }
-                }
-            }
+            opened.extend(dir.open_logs(&partitions, threads, &|assigned| {
+                self.open_one(&dir, assigned, image)
+            }));
         }
         self.publish(opened);
+    }
+
+    fn open_one(
+        &self,
+        dir: &Arc<LogDir>,
+        assigned: &Assigned,
+        image: &MetadataImage,
+    ) -> Arc<Partition> {
+        let tp = &assigned.topic_partition;
+        let open = || Log::open(self.open_params(dir, assigned));
+        let log = open().or_else(|error| match error {
+            StorageError::OtherTopic { .. } => {
+                put_stray_aside(dir, tp);
+                open()
+            }
+            other => Err(other),
+        });
+        match log {
+            Ok(log) => self.start(dir, assigned, log, image),
+            Err(error) => {
+                error!(topic_partition = %tp, %error, "log cannot be opened");
+                self.start_offline(assigned)
+            }
+        }
     }
 
     fn open_params(&self, dir: &Arc<LogDir>, assigned: &Assigned) -> OpenParams {
@@ -301,7 +305,7 @@ impl ReplicaManager {
     fn start(
         &self,
         dir: &LogDir,
-        assigned: Assigned,
+        assigned: &Assigned,
         log: Log,
         image: &MetadataImage,
     ) -> Arc<Partition> {
@@ -310,11 +314,11 @@ impl ReplicaManager {
         let state = self.new_state(&assigned.config, high_watermark);
         let metrics = self.metrics.topic(&assigned.topic_partition.topic);
         let partition = Partition::new(
-            assigned.topic_partition,
+            assigned.topic_partition.clone(),
             assigned.topic_id,
             log,
             state,
-            assigned.config,
+            Arc::clone(&assigned.config),
             metrics,
             Arc::clone(&self.isr_proposals),
         );
@@ -330,14 +334,14 @@ impl ReplicaManager {
         PartitionState::new(self.broker_id, high_watermark, rules)
     }
 
-    fn start_offline(&self, assigned: Assigned) -> Arc<Partition> {
+    fn start_offline(&self, assigned: &Assigned) -> Arc<Partition> {
         let state = self.new_state(&assigned.config, 0);
         let metrics = self.metrics.topic(&assigned.topic_partition.topic);
         Arc::new(Partition::offline(
-            assigned.topic_partition,
+            assigned.topic_partition.clone(),
             assigned.topic_id,
             state,
-            assigned.config,
+            Arc::clone(&assigned.config),
             metrics,
         ))
     }
@@ -457,7 +461,7 @@ impl ReplicaManager {
     }
 
     /// When a directory that is renamed now may go. The broker's delay counts, not the topic's (Kafka's `deleteLogs`).
-    fn dir_delete_due_ms(&self) -> i64 {
+    pub(super) fn dir_delete_due_ms(&self) -> i64 {
         let defaults = TopicConfig::resolve(&self.config.load(), &BTreeMap::new());
         self.clock.monotonic_ms() + defaults.file_delete_delay_ms.max(0)
     }

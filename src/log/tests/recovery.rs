@@ -199,9 +199,8 @@ fn a_large_segment_is_checked_by_all_threads_and_cut_where_the_damage_is() {
                 std::fs::write(&path, bytes).unwrap();
             }
             let log_dir = LogDir::open(dir.path()).unwrap();
-            let tp = TopicPartition::new("topic", 0);
-            let mut opened = log_dir.open_logs(&[tp], threads, &|_| params(&log_dir, &config));
-            let log = opened.pop().unwrap().1.unwrap();
+            let open = |(): &()| Log::open(params(&log_dir, &config)).unwrap();
+            let log = log_dir.open_logs(&[()], threads, &open).remove(0);
             let kept = damaged.unwrap_or(60);
             assert_eq!(log.next_offset(), 10 * kept as i64);
             assert_eq!(log.size_bytes(), kept * size);
