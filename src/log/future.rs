@@ -4,7 +4,7 @@
 //! The future log is a follower of the current one: it truncates where their leader epochs part, begins anew where the current
 //! one has lost what comes next, and gets the epochs that have no records when it takes over (KAFKA-20961).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use tracing::info;
@@ -134,9 +134,10 @@ impl Log {
         Ok(())
     }
 
-    /// Takes the place of `current`, which ends where `self` does; that one is to be deleted. Everything is durable before
-    /// the directory gets its name.
-    pub fn become_current(&mut self, current: &Log) -> Result<(), StorageError> {
+    /// Takes the place of `current`, which ends where `self` does. Returns where that one's directory is now, to be deleted.
+    /// Everything is durable before the directory gets its name. The old one goes aside first: a process that ends in
+    /// between leaves the partition once, as a future log that the next start makes the current one, and not twice.
+    pub fn replace(&mut self, current: &mut Log) -> Result<PathBuf, StorageError> {
         assert_eq!(self.next_offset, current.next_offset, "it has caught up");
         self.increment_log_start_offset(
             current.log_start_offset,
@@ -145,8 +146,15 @@ impl Log {
         self.leader_epochs = current.leader_epochs.clone();
         self.store_epochs(true)?;
         self.flush()?;
+        let aside = current.rename_aside()?;
         let path = self.dir.path().join(self.topic_partition.to_string());
-        disk::rename(&self.path, &path).map_err(|e| self.io_error("rename", &self.path, e))?;
+        if let Err(e) = disk::rename(&self.path, &path) {
+            // Both are whole, and the old one is there to go on with. If it cannot get its name back, its directory has failed.
+            if let Err(e) = disk::rename(&aside, &current.path) {
+                current.io_error("rename", &aside, e);
+            }
+            return Err(self.io_error("rename", &self.path, e));
+        }
         disk::sync_dir(self.dir.path())
             .map_err(|e| self.io_error("sync directory", self.dir.path(), e))?;
         self.readers.clear();
@@ -160,7 +168,8 @@ impl Log {
         // Flushes and cleanings of the old log do not count for this one.
         self.truncations = current.truncations + 1;
         self.config = current.config.clone();
-        Ok(())
+        current.let_go();
+        Ok(aside)
     }
 
     /// Gives a future log that lost its current one the partition's name.

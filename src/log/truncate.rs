@@ -166,6 +166,13 @@ impl Log {
     /// Renames the directory to `<topic>-<partition>.<id>-delete` and returns the new path, for [`delete`] to remove after
     /// `file.delete.delay.ms`. The log is closed afterwards.
     pub fn rename_for_delete(&mut self) -> Result<PathBuf, StorageError> {
+        let target = self.rename_aside()?;
+        self.let_go();
+        Ok(target)
+    }
+
+    /// The renaming alone, durable.
+    pub(super) fn rename_aside(&self) -> Result<PathBuf, StorageError> {
         self.dir.check_online()?;
         let target = self
             .dir
@@ -173,11 +180,15 @@ impl Log {
             .join(delete_dir_name(&self.topic_partition, Uuid::new_v4()));
         disk::rename(&self.path, &target).map_err(|e| self.io_error("rename", &self.path, e))?;
         sync_dir(self.dir.path()).map_err(|e| self.dir.fail(e))?;
+        Ok(target)
+    }
+
+    /// The directory is somebody else's to remove.
+    pub(super) fn let_go(&mut self) {
         self.dir.forget(&self.topic_partition);
         self.is_closed = true;
         self.release_files();
         self.deleted.clear();
-        Ok(target)
     }
 }
 

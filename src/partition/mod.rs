@@ -25,6 +25,7 @@ pub use waiters::{Committed, FetchWait};
 
 use throttled::Throttled;
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -96,10 +97,10 @@ impl LogSlot {
 /// What became of [`Partition::replace_log`].
 #[derive(Debug)]
 pub enum Replaced {
-    /// The log that was there before, to be deleted.
-    Old(Log),
+    /// Where the log is now that was there before, to be deleted.
+    Old(PathBuf),
     /// The new one, which has not caught up.
-    NotYet(Log),
+    NotYet(Box<Log>),
     /// The new one's directory failed.
     Failed(StorageError),
 }
@@ -423,18 +424,18 @@ impl Partition {
     /// Puts `future`, a log in another directory, in the place of the present one, if it has everything that this one has.
     pub fn replace_log(&self, mut future: Log) -> Replaced {
         let mut inner = self.lock();
-        let LogSlot::Open(current) = &inner.log else {
-            return Replaced::NotYet(future);
+        let LogSlot::Open(current) = &mut inner.log else {
+            return Replaced::NotYet(Box::new(future));
         };
         if !matches!(current.copy_step(&future, 1), Ok(CopyStep::CaughtUp)) {
-            return Replaced::NotYet(future);
+            return Replaced::NotYet(Box::new(future));
         }
-        if let Err(error) = future.become_current(current) {
-            return Replaced::Failed(error);
-        }
-        match std::mem::replace(&mut inner.log, LogSlot::Open(future)) {
-            LogSlot::Open(old) => Replaced::Old(old),
-            LogSlot::Closed(_) => unreachable!("it was open a moment ago, under the same lock"),
+        match future.replace(current) {
+            Ok(old) => {
+                *current = future;
+                Replaced::Old(old)
+            }
+            Err(error) => Replaced::Failed(error),
         }
     }
 

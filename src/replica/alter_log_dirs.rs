@@ -76,7 +76,7 @@ pub struct FutureReplica {
 enum Step {
     Copied(usize),
     CaughtUp,
-    Replaced(Box<Log>),
+    Replaced(PathBuf),
     Over,
 }
 
@@ -115,9 +115,9 @@ impl Move {
                 future.flush()?;
                 let future = slot.take().expect("it was there");
                 return Ok(match self.partition.replace_log(future) {
-                    Replaced::Old(old) => Step::Replaced(Box::new(old)),
+                    Replaced::Old(old) => Step::Replaced(old),
                     Replaced::NotYet(future) => {
-                        *slot = Some(future);
+                        *slot = Some(*future);
                         Step::Copied(0)
                     }
                     Replaced::Failed(error) => return Err(error.into()),
@@ -250,7 +250,7 @@ impl ReplicaManager {
                 }
                 Ok(Ok(Step::Replaced(old))) => {
                     let replicas = Arc::clone(&self);
-                    let finish = move || replicas.finish_move(&moving, *old);
+                    let finish = move || replicas.finish_move(&moving, old);
                     if tokio::task::spawn_blocking(finish).await.is_err() {
                         error!(topic_partition = %tp, "the log left behind was not deleted");
                     }
@@ -302,10 +302,10 @@ impl ReplicaManager {
         }
     }
 
-    fn finish_move(&self, moving: &Arc<Move>, old: Log) {
+    fn finish_move(&self, moving: &Arc<Move>, old: PathBuf) {
         let tp = &moving.partition.topic_partition;
         self.forget(moving);
-        self.delete_log(tp, old);
+        self.trash.add(self.dir_delete_due_ms(), [old]);
         // What is known of the log is to be found in its new directory.
         self.checkpoint_logs();
         self.checkpoint_high_watermarks();

@@ -60,7 +60,7 @@ pub(super) struct Placement<'a> {
 impl Placement<'_> {
     /// `None` where the partition is, or may be, in a directory that is offline.
     pub fn choose(&mut self, tp: &TopicPartition, registered: Uuid) -> Option<Arc<LogDir>> {
-        let existing = self.existing(tp, registered);
+        let existing = self.existing(tp);
         let chosen = existing
             .or_else(|| self.abandoned(tp, registered))
             .or_else(|| {
@@ -102,25 +102,17 @@ impl Placement<'_> {
         }
     }
 
-    fn existing(&self, tp: &TopicPartition, registered: Uuid) -> Option<Arc<LogDir>> {
+    fn existing(&self, tp: &TopicPartition) -> Option<Arc<LogDir>> {
         if let [only] = self.dirs.dirs()
             && self.dirs.offline().is_empty()
         {
             return Some(Arc::clone(only));
         }
         let name = tp.to_string();
-        let mut holding = self
-            .dirs
-            .online()
-            .filter(|dir| dir.path().join(&name).is_dir());
-        let first = holding.next()?;
-        // Two have it where the process ended between the two renames of a move: the metadata knows the newer one.
-        let known = self
-            .dirs
-            .with_id(registered)
-            .filter(|dir| !Arc::ptr_eq(dir, first));
-        let newer = known.filter(|known| holding.any(|dir| Arc::ptr_eq(dir, known)));
-        Some(Arc::clone(newer.unwrap_or(first)))
+        let mut online = self.dirs.online();
+        online
+            .find(|dir| dir.path().join(&name).is_dir())
+            .map(Arc::clone)
     }
 }
 

@@ -1,10 +1,13 @@
 //! Logs that move into another log directory.
 
+use rustix::io::Errno;
+
+use super::disk_recorder::{Op, Recorder, Survival};
 use super::*;
 
 /// A log in one directory and its future log in another.
 struct Pair {
-    _temp: tempfile::TempDir,
+    temp: tempfile::TempDir,
     current: Log,
     future: Log,
 }
@@ -16,7 +19,7 @@ fn pair(config: &Arc<TopicConfig>, fill: impl FnOnce(&mut Log)) -> Pair {
     fill(&mut current);
     let future = Log::open_future(params(&dir("b"), config)).unwrap();
     Pair {
-        _temp: temp,
+        temp,
         current,
         future,
     }
@@ -53,9 +56,8 @@ impl Pair {
             read_all(&self.current, start),
             self.current.leader_epochs().entries().to_vec(),
         );
-        self.future.become_current(&self.current).unwrap();
         let config = self.current.config().clone();
-        let old = self.current.rename_for_delete().unwrap();
+        let old = self.future.replace(&mut self.current).unwrap();
         assert!(!self.future.is_future());
         assert_eq!(self.future.recovery_point(), self.future.next_offset());
         let dir = self.future.log_dir().path().to_owned();
@@ -191,4 +193,81 @@ fn long_topic_names_cannot_move() {
     let named = |len: usize| TopicPartition::new("t".repeat(len).as_str(), 0);
     assert!(Log::has_future_name(&named(200)));
     assert!(!Log::has_future_name(&named(240)));
+}
+
+/// A log in `a` that is to be replaced by the future one in `b`, on a disk that forgets.
+fn ready_to_swap() -> (Pair, Recorder) {
+    let mut moved = pair(&small(), |log| {
+        for _ in 0..20 {
+            append(log, batch(10, 100, NOW));
+        }
+        log.flush().unwrap();
+    });
+    let recorder = Recorder::watch(moved.temp.path());
+    moved.copy();
+    (moved, recorder)
+}
+
+#[test]
+fn a_power_cut_never_leaves_a_moved_log_twice_or_not_at_all() {
+    let (mut moved, recorder) = ready_to_swap();
+    let begin = recorder.ops_count();
+    moved.future.replace(&mut moved.current).unwrap();
+    let mut promoted = 0;
+    for ops in begin..=recorder.ops_count() {
+        for survival in [Survival::Nothing, Survival::Everything, Survival::Some(7)] {
+            let left = tempfile::tempdir().unwrap();
+            recorder.crash(ops, survival, left.path());
+            let dirs = ["a", "b"].map(|name| LogDir::open(&left.path().join(name)).unwrap());
+            let new = &dirs[1];
+            let holding: Vec<_> = dirs
+                .iter()
+                .filter(|dir| !dir.partition_dirs().unwrap().is_empty())
+                .collect();
+            let dir = match holding[..] {
+                [only] => only,
+                // As the broker does: the metadata knows the new directory by then.
+                [] => {
+                    promoted += 1;
+                    let (tp, path) = new.future_dirs().unwrap().remove(0);
+                    Log::promote_dir(&path, &tp).unwrap();
+                    new
+                }
+                _ => panic!("behind operation {ops}, {survival:?}: the log is in both"),
+            };
+            let log = Log::open(params(dir, &small())).unwrap();
+            assert_eq!(
+                log.next_offset(),
+                200,
+                "behind operation {ops}, {survival:?}"
+            );
+            assert_eq!(read_all(&log, 0).len(), 20);
+        }
+    }
+    assert!(promoted > 0, "between the two renames");
+}
+
+#[test]
+fn a_move_that_fails_at_the_last_step_leaves_the_old_log() {
+    let (mut moved, recorder) = ready_to_swap();
+    let begin = recorder.ops_count();
+    let (mut trial, trial_recorder) = ready_to_swap();
+    let trial_begin = trial_recorder.ops_count();
+    trial.future.replace(&mut trial.current).unwrap();
+    let is_rename =
+        |op: &Op| matches!(op, Op::Rename(from, _) if from.to_string_lossy().ends_with("-future"));
+    let steps = &trial_recorder.ops()[trial_begin..];
+    let last = steps
+        .iter()
+        .rposition(is_rename)
+        .expect("the second rename");
+    recorder.fail_in(last, Errno::IO);
+    assert_eq!(recorder.ops_count(), begin);
+    assert!(moved.future.replace(&mut moved.current).is_err());
+    recorder.heal();
+    assert!(moved.future.log_dir().is_offline() && !moved.current.log_dir().is_offline());
+    append(&mut moved.current, batch(1, 10, NOW));
+    let dir = moved.current.log_dir().path().to_owned();
+    stop_cleanly(moved.current);
+    assert_eq!(open_with(&dir, &small()).next_offset(), 201);
 }
