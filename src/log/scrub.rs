@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::Log;
@@ -40,6 +41,8 @@ pub struct Finding {
 pub struct SegmentCheck {
     pub batches: u64,
     pub bytes: u64,
+    /// Zeros behind the batches of a last segment: room that was preallocated.
+    pub unused_bytes: u64,
     /// At most [`FINDINGS_MAX`], the first ones.
     pub findings: Vec<Finding>,
     pub findings_count: u64,
@@ -86,10 +89,12 @@ impl Log {
 }
 
 /// Checks the segment whose log file is `path`. `go_on` is told the bytes of each batch, and may sleep; `Ok(None)` where it
-/// returned false. Missing indexes are not a finding: a start makes them.
+/// returned false. Missing indexes are not a finding: a start makes them. Nor are zeros at the end of the last segment of a
+/// log: they are what `preallocate` reserved, or what a power cut left of a write, and a start cuts them off.
 pub fn check_segment(
     path: &Path,
     base_offset: Offset,
+    is_last: bool,
     mut go_on: impl FnMut(u64) -> bool,
 ) -> io::Result<Option<SegmentCheck>> {
     let file = File::open(path)?;
@@ -118,8 +123,12 @@ pub fn check_segment(
     }
     if scanner.position() < size {
         let rest = size - scanner.position();
-        let what = format!("{rest} bytes that are no batch");
-        check.found(scanner.position(), next_offset, what);
+        if is_last && is_zero(&file, scanner.position(), size)? {
+            check.unused_bytes = rest;
+        } else {
+            let what = format!("{rest} bytes that are no batch");
+            check.found(scanner.position(), next_offset, what);
+        }
     }
     indexes.check_end(scanner.position(), next_offset, &mut check);
     Ok(Some(check))
@@ -190,6 +199,20 @@ impl Indexes {
             check.found(position, next_offset, what);
         }
     }
+}
+
+fn is_zero(file: &File, from: u64, end: u64) -> io::Result<bool> {
+    let mut buffer = vec![0; CHUNK];
+    let mut at = from;
+    while at < end {
+        let chunk = &mut buffer[..(end - at).min(CHUNK as u64) as usize];
+        file.read_exact_at(chunk, at)?;
+        if chunk.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        at += chunk.len() as u64;
+    }
+    Ok(true)
 }
 
 fn existing(path: PathBuf) -> Option<PathBuf> {

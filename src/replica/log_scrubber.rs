@@ -107,7 +107,7 @@ impl LogScrubber {
         let targets = partition.with_log(|log| log.segments_to_scrub()).ok()?;
         let mut result = PartitionResult::default();
         for target in targets {
-            let checked = check_segment(&target.path, target.base_offset, |bytes| {
+            let checked = check_segment(&target.path, target.base_offset, false, |bytes| {
                 self.pace(bytes, run)
             });
             match checked {

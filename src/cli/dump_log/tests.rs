@@ -424,6 +424,24 @@ fn verify_finds_damage_in_directories_and_fails() {
         sound && text.contains("2 batches") && text.ends_with(": 0 findings\n"),
         "{text}"
     );
+    let preallocated = [bytes.clone(), vec![0; 300_000]].concat();
+    fs::write(partition.join(LOG), &preallocated).unwrap();
+    let (sound, text) = verify();
+    assert!(
+        sound && text.contains("bytes, 300000 bytes preallocated, ok"),
+        "{text}"
+    );
+    // Zeros in front of another segment, or with something behind them, are not what `preallocate` leaves.
+    let next = partition.join("00000000000000000099.log");
+    fs::write(&next, b"").unwrap();
+    let (sound, text) = verify();
+    assert!(
+        !sound && text.contains("300000 bytes that are no batch"),
+        "{text}"
+    );
+    fs::remove_file(&next).unwrap();
+    fs::write(partition.join(LOG), [preallocated, vec![1]].concat()).unwrap();
+    assert!(!verify().0);
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(partition.join(LOG), &bytes).unwrap();
     fs::write(

@@ -2,7 +2,7 @@
 //! for scripts: 0 all is sound, 1 something is damaged or cannot be read. Meant for directories that no broker has open.
 
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -27,16 +27,21 @@ pub(super) fn verify(names: &[String], out: &mut impl Write) -> Result<ExitCode,
             continue;
         }
         let base = base_offset(path)?;
-        let checked = check_segment(path, base, |_| true).map_err(reading(path))?;
+        let is_last = is_last_segment(path).map_err(reading(path))?;
+        let checked = check_segment(path, base, is_last, |_| true).map_err(reading(path))?;
         let check = checked.expect("nobody ends the check early");
         batches += check.batches;
         bytes += check.bytes;
         findings += check.findings_count;
         let result = if check.is_sound() { "ok" } else { "damaged" };
+        let unused = match check.unused_bytes {
+            0 => String::new(),
+            zeros => format!(", {zeros} bytes preallocated"),
+        };
         let (path, count) = (path.display(), check.batches);
         writeln!(
             out,
-            "{path}: {count} batches, {} bytes, {result}",
+            "{path}: {count} batches, {} bytes{unused}, {result}",
             check.bytes
         )?;
         for finding in &check.findings {
@@ -62,6 +67,18 @@ pub(super) fn verify(names: &[String], out: &mut impl Write) -> Result<ExitCode,
     } else {
         ExitCode::from(EXIT_FAILURE)
     })
+}
+
+/// Whether no segment of the same log has a higher base offset: names of equal length, in order.
+fn is_last_segment(path: &Path) -> io::Result<bool> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    for entry in fs::read_dir(dir.unwrap_or(Path::new(".")))? {
+        let other = PathBuf::from(entry?.file_name());
+        if has_suffix(&other, "log") && Some(other.as_os_str()) > path.file_name() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn has_suffix(path: &Path, suffix: &str) -> bool {

@@ -25,7 +25,7 @@ fn segments(dir: &Path) -> Vec<ScrubTarget> {
 }
 
 fn check(target: &ScrubTarget) -> SegmentCheck {
-    check_segment(&target.path, target.base_offset, |_| true)
+    check_segment(&target.path, target.base_offset, false, |_| true)
         .unwrap()
         .unwrap()
 }
@@ -98,7 +98,7 @@ fn the_caller_may_end_a_check_early() {
     let dir = tempfile::tempdir().unwrap();
     let target = &segments(dir.path())[0];
     let mut seen = 0;
-    let ended = check_segment(&target.path, target.base_offset, |bytes| {
+    let ended = check_segment(&target.path, target.base_offset, false, |bytes| {
         seen += bytes;
         false
     });
