@@ -34,6 +34,8 @@ public class TopicConfigs {
             t.change("compact").soon("fewer records", () -> t.count() < 100);
         });
         CASES.put("compression.gzip.level", t -> level(t, "gzip", "1", "9"));
+        // Level 9 is the fast compressor; all others are the slow one's.
+        CASES.put("compression.lz4.level", t -> level(t, "lz4", "9", "17"));
         CASES.put("compression.zstd.level", t -> level(t, "zstd", "1", "19"));
         CASES.put("compression.type", t -> {
             t.create().send(1, 500).is("not compressed", t.last().compressionType() == CompressionType.NONE);
