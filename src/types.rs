@@ -22,6 +22,8 @@ pub type TimestampMs = i64;
 pub const NO_LEADER_EPOCH: LeaderEpoch = -1;
 /// The producer id of a batch that is not idempotent.
 pub const NO_PRODUCER_ID: ProducerId = -1;
+/// The epoch of a batch without a producer.
+pub const NO_PRODUCER_EPOCH: ProducerEpoch = -1;
 /// The timestamp of a record or answer without one.
 pub const NO_TIMESTAMP: TimestampMs = -1;
 

@@ -7,12 +7,13 @@ use super::cleaner::LastRecord;
 use super::{AbortedTxn, ActiveProducer};
 use crate::protocol::batch::{AppendOrigin, BatchHeader};
 use crate::protocol::{Error, ErrorCode};
-use crate::types::{NO_TIMESTAMP, Offset, ProducerEpoch, ProducerId, TimestampMs};
+use crate::types::{
+    NO_PRODUCER_EPOCH, NO_TIMESTAMP, Offset, ProducerEpoch, ProducerId, TimestampMs,
+};
 
 /// Batches remembered for each producer: its `max.in.flight.requests.per.connection` must not be larger.
 pub const BATCHES_MAX: usize = 5;
 const NO_SEQUENCE: i32 = -1;
-const NO_PRODUCER_EPOCH: ProducerEpoch = -1;
 
 /// The last offset and sequence of a batch, and how far back both began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -120,11 +121,14 @@ impl ProducerEntry {
 
     fn check_sequence(&self, id: ProducerId, header: &BatchHeader) -> Result<(), Error> {
         let first = header.base_sequence;
-        let in_order = if header.producer_epoch == self.epoch {
+        // Without an epoch there is nothing to compare with.
+        let in_order = if self.epoch == NO_PRODUCER_EPOCH {
+            true
+        } else if header.producer_epoch == self.epoch {
             let last = self.last_sequence();
             i64::from(first) == i64::from(last) + 1 || (first == 0 && last == i32::MAX)
         } else {
-            first == 0 || self.epoch == NO_PRODUCER_EPOCH
+            first == 0
         };
         if in_order {
             return Ok(());
@@ -205,6 +209,8 @@ impl ProducerState {
                 return Err(not_in_transaction(id));
             }
             // Kafka accepts any first sequence of a producer that it does not know (KAFKA-5793).
+            let unknown = ProducerEntry::new(NO_PRODUCER_EPOCH);
+            unknown.check_epoch(id, header.producer_epoch)?;
             return Ok(Verdict::Append);
         };
         if matches!(origin, AppendOrigin::Client | AppendOrigin::OpenTransaction) {

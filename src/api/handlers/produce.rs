@@ -134,20 +134,27 @@ impl Run {
             }
             !topic.partition_data.is_empty()
         });
+        let refused = refusal_of_all(&request);
         let call_index = self.calls.len();
         let mut results = Vec::new();
         for topic in &request.topic_data {
             for data in &topic.partition_data {
                 let place = (call_index, results.len());
-                let admitted = admit(
-                    &context,
-                    &request,
-                    topic,
-                    data.index,
-                    data.records.clone(),
-                    self.now_ms,
-                );
-                results.push(match admitted {
+                let admitted = || {
+                    admit(
+                        &context,
+                        &request,
+                        topic,
+                        data.index,
+                        data.records.clone(),
+                        self.now_ms,
+                    )
+                };
+                let refused = refused.clone().map(|error| Refused {
+                    error,
+                    log_start_offset: -1,
+                });
+                results.push(match refused.map_or_else(admitted, Err) {
                     Ok((partition, batch)) => {
                         self.queue(partition, request.acks == ACKS_ALL, batch, place);
                         // Replaced by the append's result.
@@ -376,9 +383,6 @@ fn admit(
     if is_internal_topic(&partition.topic_partition.topic) {
         return Err(Error::from(ErrorCode::InvalidTopicException).into());
     }
-    if request.transactional_id.is_none() && records.as_deref().is_some_and(looks_transactional) {
-        return Err(Error::from(ErrorCode::TransactionalIdAuthorizationFailed).into());
-    }
     let config = partition.config();
     let validate = ValidateContext {
         config: &config,
@@ -393,9 +397,21 @@ fn admit(
     Ok((partition, batch))
 }
 
-/// Whether the attributes of the first batch say so; asked before the batch is looked at any closer.
-fn looks_transactional(records: &[u8]) -> bool {
-    records.len() >= 61 && records[16] == 2 && records[22] & 0x10 != 0
+/// Why no partition of the request is looked at: one is not worth a look, or has transactional records without a
+/// transactional id.
+fn refusal_of_all(request: &ProduceRequest) -> Option<ProduceError> {
+    let partitions = request.topic_data.iter().flat_map(|t| &t.partition_data);
+    for records in partitions.filter_map(|data| data.records.as_deref()) {
+        match batch::begins_transactional(records) {
+            Ok(true) if request.transactional_id.is_none() => {
+                return Some(Error::from(ErrorCode::TransactionalIdAuthorizationFailed).into());
+            }
+            Ok(true) => return None,
+            Ok(false) => {}
+            Err(error) => return Some(error),
+        }
+    }
+    None
 }
 
 /// No coordinator here vouches for a transaction: it must be open in the partition already, as Apache Kafka may have left it.

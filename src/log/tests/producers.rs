@@ -76,6 +76,12 @@ fn sequences_and_epochs_are_judged_as_kafka_does() {
         (&[(0, i32::MAX - 1, 3)], (0, 1, 1), Ok(false)),
         (&[(0, i32::MAX - 1, 3)], (0, i32::MAX - 1, 3), Ok(true)),
         (&[(0, 5, 1), (1, 0, 1)], (1, 1, 1), Ok(false)),
+        // A producer without epoch may begin anywhere; its duplicates are found.
+        (&[], (-1, 4, 1), Ok(false)),
+        (&[(-1, 4, 1)], (-1, 9, 1), Ok(false)),
+        (&[(-1, 4, 1)], (-1, 4, 1), Ok(true)),
+        (&[(-1, 4, 1)], (2, 6, 1), Ok(false)),
+        (&[], (-2, 0, 1), OLD),
     ];
     for (before, next, wanted) in cases {
         let mut state = ProducerState::default();

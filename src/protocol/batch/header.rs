@@ -122,6 +122,15 @@ impl BatchHeader {
         }
     }
 
+    /// Bits that mean nothing (yet) do not survive a change of the others (`DefaultRecordBatch.computeAttributes`).
+    pub fn clear_unknown_attributes(&mut self) {
+        self.attributes &= COMPRESSION_MASK
+            | TIMESTAMP_TYPE_MASK
+            | TRANSACTIONAL_MASK
+            | CONTROL_MASK
+            | DELETE_HORIZON_MASK;
+    }
+
     /// The header's bytes, `crc` as stored.
     pub fn encode(&self) -> [u8; HEADER_SIZE] {
         let mut out = [0; HEADER_SIZE];

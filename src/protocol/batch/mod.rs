@@ -27,7 +27,10 @@ pub use header::{
 pub use marker::TransactionMarker;
 pub use raw::{RawRecord, RawRecords};
 pub use record::{Record, RecordError, RecordView, Records, for_each_record};
-pub use validate::{ProduceError, RecordErrorAt, ValidBatch, ValidateContext, validate_produced};
+pub use validate::{
+    ProduceError, RecordErrorAt, ValidBatch, ValidateContext, begins_transactional,
+    validate_produced,
+};
 
 /// Who appends, which decides what is checked (Kafka's `AppendOrigin`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -401,9 +401,9 @@ impl<'a> RecordStream<'a> {
         let mut value = 0u64;
         for shift in (0..35).step_by(7) {
             let mut byte = [0];
-            self.reader
-                .read_exact(&mut byte)
-                .map_err(|e| Self::io(&e))?;
+            if self.reader.read(&mut byte).map_err(|e| Self::io(&e))? == 0 {
+                break;
+            }
             value |= u64::from(byte[0] & 0x7f) << shift;
             if byte[0] < 0x80 {
                 let value = (value >> 1) as i64 ^ -((value & 1) as i64);

@@ -396,6 +396,63 @@ fn the_topics_codec_is_applied() {
 }
 
 #[test]
+fn what_kafka_cannot_build_anew_is_refused_only_where_it_would_be() {
+    let good = builder(CompressionType::Lz4, 2).build();
+    let faults: [fn(&mut BatchHeader); 4] = [
+        |h| h.base_timestamp = -5000,
+        |h| h.attributes |= 0x10,
+        |h| (h.producer_id, h.base_sequence) = (7, 0),
+        |h| (h.producer_id, h.producer_epoch) = (-2, 0),
+    ];
+    for (at, fault) in faults.into_iter().enumerate() {
+        let bytes = with_header(&good, fault);
+        assert_eq!(code(bytes.clone(), |_| {}), 0, "fault {at}");
+        let gzip = |c: &mut TopicConfig| c.compression_type = BrokerCompressionType::Gzip;
+        assert_eq!(code(bytes, gzip), -1, "fault {at}");
+    }
+    let mut gap = builder(CompressionType::None, 2).build().to_vec();
+    let second = builder(CompressionType::None, 1).build().len();
+    // The offset of the second record, behind its length of two bytes, attributes and timestamp.
+    gap[second + 4] = 10;
+    let gap = with_header(&Bytes::from(gap), |_| {});
+    assert_eq!(code(gap.clone(), |_| {}), 0, "nobody looks");
+    let packed = compress(CompressionType::Gzip, &gap[HEADER_SIZE..], None).unwrap();
+    let packed = Bytes::from([&gap[..HEADER_SIZE], &packed[..]].concat());
+    let packed = with_header(&packed, |h| {
+        h.attributes = 1;
+        h.batch_length = (packed.len() - LOG_OVERHEAD) as i32;
+    });
+    assert_eq!(code(packed.clone(), |_| {}), -1);
+    let plain = |c: &mut TopicConfig| c.compression_type = BrokerCompressionType::Uncompressed;
+    assert_eq!(code(packed, plain), 0, "built anew from the start");
+}
+
+#[test]
+fn unknown_attributes_do_not_survive_a_change() {
+    let good = builder(CompressionType::None, 2).build();
+    let odd = with_header(&good, |h| h.attributes = 0x0180);
+    assert_eq!(
+        judge(odd.clone(), |_| {}).unwrap().header.attributes,
+        0x0180
+    );
+    let changed = with_header(&odd, |h| h.max_timestamp = 1);
+    assert_eq!(judge(changed, |_| {}).unwrap().header.attributes, 0);
+}
+
+#[test]
+fn a_wrong_count_comes_before_faulty_records() {
+    let compact = |c: &mut TopicConfig| c.cleanup_policy.compact = true;
+    let mut keyless = BatchBuilder::new();
+    keyless.append(NOW, None, Some(b"v"));
+    let lying = with_header(&keyless.build(), |h| {
+        h.records_count = 2;
+        h.last_offset_delta = 1;
+    });
+    let refused = judge(lying, compact).unwrap_err();
+    assert_eq!((refused.error.code(), refused.record_errors.len()), (87, 0));
+}
+
+#[test]
 fn lz4_at_any_level_is_byte_for_byte_what_kafka_writes() {
     // Level, size and CRC-32C of what `Lz4BlockOutputStream` of Kafka 4.3.1 made of the text.
     let golden = [

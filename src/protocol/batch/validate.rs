@@ -5,7 +5,7 @@
 //! 9 ns each, against 5 ns of a 100-byte record's CRC): Kafka's rule that the header's count and maximal timestamp fit
 //! the records needs it. Compressed
 //! batches are inflated through a small buffer for the same reason, as Kafka does: a payload that no consumer can inflate
-//! must not get into a log. Only a change of codec, or compressed records whose offsets have gaps, rebuild the batch.
+//! must not get into a log. Only a change of codec rebuilds the batch.
 
 use bytes::Bytes;
 
@@ -16,7 +16,7 @@ use super::header::{BatchError, BatchHeader, HEADER_SIZE, LOG_OVERHEAD, check_cr
 use super::record::{RecordError, RecordView, Records, for_each_record};
 use crate::config::{BrokerCompressionType, TimestampType, TopicConfig};
 use crate::protocol::{Error, ErrorCode};
-use crate::types::{NO_TIMESTAMP, TimestampMs};
+use crate::types::{NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_TIMESTAMP, TimestampMs};
 
 /// What a batch may inflate to while it is walked; more is refused as too large.
 const INFLATED_BYTES_MAX: usize = 128 << 20;
@@ -118,6 +118,13 @@ impl From<RecordError> for ProduceError {
     }
 }
 
+/// Whether the first batch says that it is part of a transaction; or the fault of bytes that no batch can begin with. Kafka
+/// asks this of a whole request before it looks at its partitions (`RequestUtils.hasTransactionalRecords`).
+pub fn begins_transactional(records: &[u8]) -> Result<bool, ProduceError> {
+    let is_batch = matches!(outer_size(records)?, Outer::Size(_)) && records[UP_TO_MAGIC - 1] == 2;
+    Ok(is_batch && records.get(22).is_some_and(|low| low & 0x10 != 0))
+}
+
 /// Judges the records of one partition of a Produce request.
 pub fn validate_produced(
     records: Bytes,
@@ -146,7 +153,12 @@ pub fn validate_produced(
     check_header(&header)?;
     let target = target_compression(ctx.config.compression_type, source);
     let facts = walk(&header, &bytes, ctx)?;
-    let in_place = source == target && (source == CompressionType::None || facts.offsets_in_order);
+    let in_place = source == target;
+    if in_place && source != CompressionType::None && !facts.offsets_in_order {
+        // Kafka means to build such a batch anew, but has skipped its keys and values by then (`PartialDefaultRecord`).
+        let text = "offsets of compressed records have gaps";
+        return Err(ProduceError::new(ErrorCode::UnknownServerError, text, true));
+    }
     let valid = if in_place {
         ValidBatch {
             header: stamped(header, &bytes, facts.max_timestamp, ctx),
@@ -315,6 +327,16 @@ fn walk(
         index += 1;
         index <= expected && errors.len() < RECORD_ERRORS_MAX
     })?;
+    if seen != expected as usize && errors.len() < RECORD_ERRORS_MAX {
+        return Err(ProduceError::invalid_record(format!(
+            "batch counts {expected} records but holds {}",
+            if seen > expected as usize {
+                "more".into()
+            } else {
+                seen.to_string()
+            }
+        )));
+    }
     if !errors.is_empty() {
         let (code, message) = if invalid_timestamp {
             let text = "One or more records have been rejected due to invalid timestamp";
@@ -327,16 +349,6 @@ fn walk(
             record_errors: errors,
             ..ProduceError::new(code, message, true)
         });
-    }
-    if seen != expected as usize {
-        return Err(ProduceError::invalid_record(format!(
-            "batch counts {expected} records but holds {}",
-            if seen > expected as usize {
-                "more".into()
-            } else {
-                seen.to_string()
-            }
-        )));
     }
     Ok(facts)
 }
@@ -421,19 +433,38 @@ fn stamped(
     };
     if header.is_log_append_time() != log_append_time || header.max_timestamp != max_timestamp {
         header.set_log_append_time(log_append_time);
+        header.clear_unknown_attributes();
         header.max_timestamp = max_timestamp;
         header.update_crc(&batch[HEADER_SIZE..]);
     }
     header
 }
 
-/// The batch with another codec, or with its offsets in order.
+/// What Kafka finds wrong with a producer where it builds a batch anew (`MemoryRecordsBuilder`); nobody asks where a batch is
+/// left as it is.
+fn reason_not_built(header: &BatchHeader) -> Option<&'static str> {
+    if header.producer_id == NO_PRODUCER_ID {
+        header
+            .is_transactional()
+            .then_some("a transactional batch has no producer id")
+    } else if header.producer_epoch == NO_PRODUCER_EPOCH {
+        Some("a batch of a producer has no producer epoch")
+    } else {
+        (header.base_sequence < 0).then_some("a batch of a producer has no sequence")
+    }
+}
+
+/// The batch with another codec, and with its offsets in order.
 fn rebuilt(
     header: &BatchHeader,
     batch: &[u8],
     target: CompressionType,
     ctx: &ValidateContext<'_>,
 ) -> Result<ValidBatch, ProduceError> {
+    let refused = |why: &str| ProduceError::new(ErrorCode::UnknownServerError, why, true);
+    if let Some(why) = reason_not_built(header) {
+        return Err(refused(why));
+    }
     let level = match target {
         CompressionType::Gzip => Some(ctx.config.compression_gzip_level),
         CompressionType::Lz4 => Some(ctx.config.compression_lz4_level),
@@ -452,7 +483,11 @@ fn rebuilt(
         builder = builder.log_append_time(ctx.now_ms);
     }
     for record in Records::new(header, batch, INFLATED_BYTES_MAX)? {
-        builder.append_record(&record?);
+        let record = record?;
+        if record.timestamp < NO_TIMESTAMP {
+            return Err(refused("a record has a negative timestamp"));
+        }
+        builder.append_record(&record);
     }
     let bytes = builder.try_build()?;
     if bytes.len() > ctx.config.max_message_bytes.max(0) as usize {
