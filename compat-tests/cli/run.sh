@@ -113,6 +113,47 @@ bad() { has "$(status_is 78 "$OTTLA_BIN" bad.properties 2>&1)" 'num.partitions';
 check "a wrong value: named, exit 78" bad
 check "a missing file: exit 78" status_is 78 "$OTTLA_BIN" missing.properties
 check "an unknown flag: exit 1" status_is 1 "$OTTLA_BIN" --nonsense
+# What kafka-storage prints and returns, ours does.
+fetch_kafka || exit 1
+same() { # ARGS...
+    local ours theirs
+    ours=$(timeout 20 "$OTTLA_BIN" storage "$@" 2>/dev/null; echo "status $?")
+    theirs=$(ktool storage "$@" 2>/dev/null; echo "status $?")
+    [ "$ours" = "$theirs" ] || { diff <(echo "$ours") <(echo "$theirs"); return 1; }
+}
+for release in '' '-r 4.3' '-r 4.0.1' '-r 3.9-IV0' '-r 1.0'; do
+    check "storage version-mapping $release" same version-mapping $release
+done
+check "storage feature-dependencies" same feature-dependencies -f metadata.version=23 -f eligible.leader.replicas.version=1 -f group.version=1
+check "storage feature-dependencies of what there is not" same feature-dependencies -f group.version=1 -f group.version=7
+sed "s|^log.dirs=.*|log.dirs=$OTTLA_TMP/formatted|" server.properties >format.properties
+formats_alike() { # ARGS... : the same output, and the same features in the directory
+    local tool kind
+    for kind in ours theirs; do
+        tool=("$OTTLA_BIN" storage)
+        [ $kind = ours ] || tool=(ktool storage)
+        rm -rf formatted
+        { "${tool[@]}" format -c format.properties -t "$ID" -s "$@" || echo "status $?"; } >"$kind.out" 2>/dev/null
+        [ ! -d formatted ] || "$OTTLA_BIN" dump-log --cluster-metadata-decoder --files formatted/bootstrap.checkpoint |
+            grep -o '"type":.*' >>"$kind.out"
+    done
+    diff ours.out theirs.out
+}
+check "storage format as Kafka's" formats_alike
+check "storage format, a feature that there is not" formats_alike -f group.version=9
+check "storage format, a feature too new for the release" formats_alike -r 3.9 -f eligible.leader.replicas.version=1
+check "storage format, a release and features" formats_alike -r 4.0 -f group.version=0
+check "no SCRAM yet" status_is 1 "$OTTLA_BIN" storage format -c format.properties -t "$ID" -s -S 'SCRAM-SHA-256=[name=a,password=b]'
+features() { # of the directory that Kafka's tool formatted last
+    local shown
+    start "${ARGS[@]}" --override "log.dirs=$OTTLA_TMP/formatted" || return 1
+    shown=$(ktool features --bootstrap-server "$BOOTSTRAP" describe)
+    has "$shown" 'metadata.version.*FinalizedVersionLevel: 4.0-IV3' && has "$shown" 'transaction.version.*FinalizedVersionLevel: 2' &&
+        has "$shown" 'group.version.*FinalizedVersionLevel: 0'
+}
+check "a cluster begins with the features that Kafka's tool formatted" features
+kill "$BROKER_PID"
+wait "$BROKER_PID"
 no_file() {
     BROKER_PORT=$(free_port)
     BOOTSTRAP=127.0.0.1:$BROKER_PORT

@@ -231,11 +231,11 @@ impl EventLoop {
         });
         if fresh {
             info!("writing the first records of a new cluster");
-            let min_insync_replicas = self.params.settings.config.min_insync_replicas;
-            self.propose(
-                feature_control::bootstrap_records(min_insync_replicas),
-                None,
-            );
+            let settings = &self.params.settings;
+            let min_insync_replicas = settings.config.min_insync_replicas;
+            let records =
+                feature_control::bootstrap_records(&settings.formatted, min_insync_replicas);
+            self.propose(records, None);
         }
     }
 

@@ -1,12 +1,14 @@
 //! Finalized feature levels (KIP-584).
 
+use std::collections::BTreeMap;
+
 use kafka_protocol::messages::update_features_request::FeatureUpdateKey;
 use kafka_protocol::messages::update_features_response::UpdatableFeatureResult;
 use kafka_protocol::messages::{UpdateFeaturesRequest, UpdateFeaturesResponse};
 
 use super::failure;
 use super::outcome::{Outcome, Turn};
-use crate::metadata::features::{self, METADATA_VERSION, SUPPORTED_FEATURES};
+use crate::metadata::features::{self, METADATA_VERSION};
 use crate::metadata::{ConfigResource, MetadataImage};
 use crate::protocol::metadata_records::{ConfigRecord, FeatureLevelRecord, MetadataRecord};
 use crate::protocol::{Error, ErrorCode};
@@ -17,26 +19,34 @@ const UNSAFE_DOWNGRADE: i8 = 3;
 /// Levels of metadata.version that changed what records hold: going below one might lose it (`MetadataVersion`).
 const METADATA_CHANGES: &[i16] = &[7, 8, 11, 13, 14, 15, 17, 23, 30];
 
-/// The features that `kafka-storage format` of 4.3.1 finalizes.
-pub fn bootstrap_features() -> Vec<MetadataRecord> {
-    let finalized = SUPPORTED_FEATURES.iter();
-    // kraft.version is not a metadata record: the quorum keeps it.
-    let finalized = finalized.filter(|feature| feature.name != features::KRAFT_VERSION);
-    finalized
-        .map(|feature| {
-            let record = FeatureLevelRecord {
-                name: feature.name.to_string(),
-                feature_level: feature.max_level,
-            };
-            record.into()
-        })
+/// Records of these levels as `kafka-storage format` writes them: metadata.version, then by name what is above 0
+/// (`BootstrapMetadata`).
+pub fn feature_records(levels: &BTreeMap<&'static str, i16>) -> Vec<MetadataRecord> {
+    let others = levels
+        .iter()
+        .filter(|(name, level)| **name != METADATA_VERSION && **level > 0);
+    let version = levels.get_key_value(METADATA_VERSION).into_iter();
+    let ordered = version.chain(others);
+    ordered
+        .map(|(name, level)| level_record(name, *level))
         .collect()
 }
 
-/// The first records of a new cluster. Eligible leader replicas need a `min.insync.replicas` that is the same for all brokers:
-/// that of the first active controller's properties (`ActivationRecordsGenerator`).
-pub fn bootstrap_records(min_insync_replicas: i32) -> Vec<MetadataRecord> {
-    let mut records = bootstrap_features();
+/// The first records of a new cluster: what it was formatted with, and where that has eligible leader replicas, the
+/// `min.insync.replicas` they need to be the same for all brokers: that of the first active controller's properties
+/// (`ActivationRecordsGenerator`).
+pub fn bootstrap_records(
+    formatted: &[MetadataRecord],
+    min_insync_replicas: i32,
+) -> Vec<MetadataRecord> {
+    let mut records = formatted.to_vec();
+    let has_elr = |record: &MetadataRecord| {
+        matches!(record, MetadataRecord::FeatureLevel(level)
+            if level.name == features::ELIGIBLE_LEADER_REPLICAS_VERSION && level.feature_level > 0)
+    };
+    if !formatted.iter().any(has_elr) {
+        return records;
+    }
     let resource = ConfigResource::default_broker();
     let record = ConfigRecord {
         resource_type: resource.kind.code(),

@@ -24,7 +24,7 @@ mod rng;
 mod topic_control;
 
 pub use event_loop::{Controller, ControllerParams};
-pub use feature_control::{bootstrap_features, bootstrap_records};
+pub use feature_control::{bootstrap_records, feature_records};
 pub use handle::Handle;
 pub use outcome::{Outcome, Settings, Turn};
 pub use remote::{Caller, Remote};

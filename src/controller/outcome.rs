@@ -29,6 +29,8 @@ pub struct Settings {
     pub node_id: BrokerId,
     pub cluster_id: Arc<str>,
     pub config: Arc<Config>,
+    /// What a new cluster begins with: the records that the node was formatted with.
+    pub formatted: Arc<[MetadataRecord]>,
 }
 
 /// Records to append and the response to give once they are committed.

@@ -1,5 +1,7 @@
 //! The features of KIP-584 that this release knows, with Kafka 4.3.1's ranges.
 
+use std::collections::BTreeMap;
+
 use kafka_protocol::messages::broker_registration_request::Feature;
 use kafka_protocol::protocol::StrBytes;
 
@@ -27,30 +29,73 @@ pub struct SupportedFeature {
     pub name: &'static str,
     pub min_level: i16,
     pub max_level: i16,
+    /// The metadata.version from which on new clusters get a level, for each from 1 on.
+    since: &'static [i16],
+    /// For each level from 1 on the metadata.version that it needs, where it needs one.
+    needs: &'static [i16],
 }
 
-const fn feature(name: &'static str, min_level: i16, max_level: i16) -> SupportedFeature {
+/// A feature with the levels from 0 to as many as there are in `since`.
+const fn feature(name: &'static str, since: &'static [i16]) -> SupportedFeature {
     SupportedFeature {
         name,
-        min_level,
-        max_level,
+        min_level: 0,
+        max_level: since.len() as i16,
+        since,
+        needs: &[],
     }
 }
 
 /// Every feature in Kafka's order, as ApiVersions lists them.
 pub const SUPPORTED_FEATURES: &[SupportedFeature] = &[
-    feature(
-        METADATA_VERSION,
-        METADATA_VERSION_MIN,
-        METADATA_VERSION_LATEST,
-    ),
-    feature(KRAFT_VERSION, 0, 1),
-    feature("transaction.version", 0, 2),
-    feature("group.version", 0, 1),
-    feature(ELIGIBLE_LEADER_REPLICAS_VERSION, 0, 1),
-    feature("share.version", 0, 1),
-    feature("streams.version", 0, 1),
+    SupportedFeature {
+        name: METADATA_VERSION,
+        min_level: METADATA_VERSION_MIN,
+        max_level: METADATA_VERSION_LATEST,
+        since: &[],
+        needs: &[],
+    },
+    feature(KRAFT_VERSION, &[21]),
+    feature("transaction.version", &[24, 24]),
+    feature("group.version", &[22]),
+    SupportedFeature {
+        needs: &[23],
+        ..feature(ELIGIBLE_LEADER_REPLICAS_VERSION, &[26])
+    },
+    feature("share.version", &[28]),
+    feature("streams.version", &[29]),
 ];
+
+impl SupportedFeature {
+    pub fn supports(&self, level: i16) -> bool {
+        (self.min_level..=self.max_level).contains(&level)
+    }
+
+    /// The level that a new cluster of this metadata.version gets (`Feature.defaultLevel`).
+    pub fn default_level(&self, metadata_version: i16) -> i16 {
+        let levels = self.since.iter();
+        let reached = levels.take_while(|since| **since <= metadata_version);
+        reached.count() as i16
+    }
+
+    /// The metadata.version that a level depends on.
+    pub fn needed_metadata_version(&self, level: i16) -> Option<i16> {
+        let at = usize::try_from(level.checked_sub(1)?).ok()?;
+        self.needs.get(at).copied()
+    }
+}
+
+/// The levels that a new cluster of this metadata.version begins with, itself included. Without kraft.version, which the
+/// quorum keeps.
+pub fn default_levels(metadata_version: i16) -> BTreeMap<&'static str, i16> {
+    let others = SUPPORTED_FEATURES.iter();
+    let others = others.filter(|it| it.name != METADATA_VERSION && it.name != KRAFT_VERSION);
+    let mut levels: BTreeMap<_, _> = others
+        .map(|feature| (feature.name, feature.default_level(metadata_version)))
+        .collect();
+    levels.insert(METADATA_VERSION, metadata_version);
+    levels
+}
 
 /// The feature's range here, if it is known.
 pub fn supported(name: &str) -> Option<&'static SupportedFeature> {

@@ -7,6 +7,7 @@ pub mod features;
 mod image;
 mod images;
 mod loader;
+pub mod releases;
 mod snapshot;
 mod topics;
 

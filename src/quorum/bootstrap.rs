@@ -41,6 +41,14 @@ pub fn write_bootstrap(
     fs::rename(part, dir.join(BOOTSTRAP))
 }
 
+/// The records of a log directory's `bootstrap.checkpoint`; `None` where there is no such file.
+pub fn read_bootstrap(dir: &Path) -> io::Result<Option<Vec<MetadataRecord>>> {
+    match checkpoint::read_records(&dir.join(BOOTSTRAP)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        records => records.map(Some),
+    }
+}
+
 /// Writes the checkpoint with the first voters of a new quorum (`--standalone`, `--initial-controllers`).
 pub fn write_voters(
     metadata_log_dir: &Path,

@@ -30,7 +30,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use bootstrap::{write_bootstrap, write_voters};
+pub use bootstrap::{read_bootstrap, write_bootstrap, write_voters};
 pub use join::Joining;
 pub use meta_log::{MetaLogParams, OpenraftMetaLog, QuorumError};
 pub use network::{NoTransport, RaftRequest, RaftResponse, Transport, TransportError};

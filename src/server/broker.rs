@@ -105,7 +105,7 @@ impl Broker {
             metrics: Arc::new(Metrics::new()),
             shutdown: shutdown.clone(),
         };
-        let controller = parts.controller(&cluster_id, &metadata_shutdown);
+        let controller = parts.controller(&cluster_id, &metadata_shutdown)?;
         let (services, cleaner, publishers) = parts.assemble(&cluster_id, controller);
         let incarnation_id = random_uuid();
         Loader::start(LoaderParams {
@@ -262,18 +262,23 @@ struct Parts<'a> {
 
 impl Parts<'_> {
     /// The way to the active controller, which is in this process if the node has the role.
-    fn controller(&self, cluster_id: &str, shutdown: &CancellationToken) -> controller::Handle {
+    fn controller(
+        &self,
+        cluster_id: &str,
+        shutdown: &CancellationToken,
+    ) -> Result<controller::Handle, StartError> {
         let log = self.quorum.log();
         let remote = Remote::new(self.config.node_id, Arc::clone(&log));
         let (images, clock) = (self.images.clone(), self.clock.clone());
         if !self.config.is_controller() {
-            return controller::Handle::elsewhere(images, clock, remote);
+            return Ok(controller::Handle::elsewhere(images, clock, remote));
         }
         let params = ControllerParams {
             settings: Settings {
                 node_id: self.config.node_id,
                 cluster_id: cluster_id.into(),
                 config: Arc::new(self.config.clone()),
+                formatted: storage::formatted_records(&self.log_dirs)?.into(),
             },
             log,
             images,
@@ -281,7 +286,7 @@ impl Parts<'_> {
             metrics: Arc::clone(&self.metrics),
             shutdown: shutdown.clone(),
         };
-        Controller::start(params).with_remote(remote)
+        Ok(Controller::start(params).with_remote(remote))
     }
 
     fn assemble(

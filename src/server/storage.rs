@@ -10,7 +10,10 @@ use tracing::{info, warn};
 use super::broker::StartError;
 use crate::clock::date_text;
 use crate::config::Config;
+use crate::controller::feature_records;
 use crate::log::{LogDir, LogDirs, MetaProperties, StorageError};
+use crate::metadata::features;
+use crate::protocol::metadata_records::MetadataRecord;
 use crate::quorum::{self, own_voter};
 use crate::replica::ReplicaManager;
 use crate::types::{
@@ -80,14 +83,41 @@ fn check_duplicates(dirs: &LogDirs) -> Result<(), StartError> {
                 continue;
             };
             let reason = format!(
-                "has a log of {tp}, as {} has: the process ended while one was replacing the other, or the broker once ran \
-                 without one of log.dirs. Compare them with `ottla dump-log` and move one of the two away",
+                "has a log of {tp}, as {} has: the broker once ran without one of log.dirs, or Apache Kafka ended while one was \
+                 replacing the other. Compare them with `ottla dump-log` and move one of the two away",
                 other.name().display()
             );
             return Err(refuse(dir, reason));
         }
     }
     Ok(())
+}
+
+/// The records that a new cluster begins with: what `storage format`, Kafka's or ours, wrote into the directory of the metadata
+/// log; the newest features where nobody formatted it.
+pub fn formatted_records(dirs: &LogDirs) -> Result<Vec<MetadataRecord>, StartError> {
+    let dir = dirs.metadata();
+    let read = quorum::read_bootstrap(dir.path()).map_err(|error| {
+        let reason = format!("has a bootstrap.checkpoint that cannot be read: {error}");
+        refuse(dir, reason)
+    })?;
+    let Some(records) = read else {
+        let newest = features::default_levels(features::METADATA_VERSION_LATEST);
+        return Ok(feature_records(&newest));
+    };
+    for record in &records {
+        if let MetadataRecord::FeatureLevel(level) = record
+            && !features::supported(&level.name).is_some_and(|it| it.supports(level.feature_level))
+        {
+            let (name, level) = (&level.name, level.feature_level);
+            let reason = format!(
+                "was formatted with {name}={level}, which this release does not have: format it anew with an older \
+                 --release-version"
+            );
+            return Err(refuse(dir, reason));
+        }
+    }
+    Ok(records)
 }
 
 /// Makes a controller without configured voters the only one of its quorum, as `storage format --standalone` does.

@@ -114,8 +114,10 @@ impl World {
             process.controller = Some(active);
         }
         if fresh {
-            let min_insync_replicas = self.settings.config.min_insync_replicas;
-            let records = crate::controller::bootstrap_records(min_insync_replicas);
+            let settings = &self.settings;
+            let min_insync_replicas = settings.config.min_insync_replicas;
+            let records =
+                crate::controller::bootstrap_records(&settings.formatted, min_insync_replicas);
             self.propose(node, records, None);
         }
         self.schedule_timer(node, TICK_MS, Timer::Controller);

@@ -17,7 +17,8 @@ use super::replica_log::ReplicaLog;
 use super::trace::Trace;
 use super::{NodeId, PartitionIndex};
 use crate::config::Config;
-use crate::controller::{Rng, Settings};
+use crate::controller::{Rng, Settings, feature_records};
+use crate::metadata::features;
 use crate::metadata::{MetadataImage, TopicImage};
 use crate::partition::PartitionState;
 use crate::types::Uuid;
@@ -157,6 +158,10 @@ fn settings() -> Arc<Settings> {
             node_id: 1,
             cluster_id: CLUSTER_ID.into(),
             config: Arc::new(Config::load(None, &keys).expect("these settings are valid")),
+            formatted: feature_records(&features::default_levels(
+                features::METADATA_VERSION_LATEST,
+            ))
+            .into(),
         })
     };
     Arc::clone(SETTINGS.get_or_init(load))

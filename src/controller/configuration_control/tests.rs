@@ -37,6 +37,7 @@ impl Cluster {
                 node_id: 1,
                 cluster_id: "c".into(),
                 config: Arc::new(config),
+                formatted: [].into(),
             },
         };
         cluster.apply(&[TopicRecord {

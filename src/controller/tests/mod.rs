@@ -39,7 +39,12 @@ fn settings() -> Settings {
         node_id: 1,
         cluster_id: CLUSTER_ID.into(),
         config: Arc::new(Config::load(None, &[]).expect("the built-in configuration")),
+        formatted: newest_features().into(),
     }
+}
+
+fn newest_features() -> Vec<MetadataRecord> {
+    feature_control::feature_records(&features::default_levels(features::METADATA_VERSION_LATEST))
 }
 
 fn name(text: &str) -> TopicName {
@@ -103,7 +108,8 @@ impl Cluster {
             now_ms: 0,
             log: Vec::new(),
         };
-        cluster.commit(feature_control::bootstrap_records(1));
+        let records = feature_control::bootstrap_records(&newest_features(), 1);
+        cluster.commit(records);
         cluster
     }
 

@@ -1,8 +1,11 @@
-//! Directories that a broker does not start on.
+//! What a broker makes of the directories that it starts on, and those that it refuses.
 
-use super::super::storage::identify;
+use super::super::storage::{formatted_records, identify};
 use crate::config::Config;
+use crate::controller::feature_records;
 use crate::log::LogDirs;
+use crate::metadata::features::{self, METADATA_VERSION};
+use crate::quorum::write_bootstrap;
 
 #[test]
 fn a_partition_in_two_directories_is_refused_with_both_places() {
@@ -24,4 +27,33 @@ fn a_partition_in_two_directories_is_refused_with_both_places() {
     for part in [&places[0], &places[1], "orders-0", "dump-log"] {
         assert!(refused.contains(part), "{refused}");
     }
+}
+
+#[test]
+fn a_cluster_begins_with_the_features_that_it_was_formatted_with() {
+    let temp = tempfile::tempdir().expect("temporary directory");
+    let dir = temp.path().to_owned();
+    let begin = || {
+        let dirs = LogDirs::open(std::slice::from_ref(&dir), &dir).expect("one directory");
+        formatted_records(&dirs).map_err(|error| error.to_string())
+    };
+    let newest = feature_records(&features::default_levels(features::METADATA_VERSION_LATEST));
+    assert_eq!(begin(), Ok(newest), "nobody formatted it");
+    let mut levels = features::default_levels(25);
+    levels.insert("group.version", 0);
+    let records = feature_records(&levels);
+    assert_eq!(
+        records.len(),
+        2,
+        "metadata.version and transaction.version: {records:?}"
+    );
+    write_bootstrap(&dir, &records, 0).expect("written");
+    assert_eq!(begin(), Ok(records));
+    levels.insert(METADATA_VERSION, 99);
+    write_bootstrap(&dir, &feature_records(&levels), 0).expect("written");
+    let refused = begin().expect_err("a newer release");
+    assert!(refused.contains("metadata.version=99"), "{refused}");
+    std::fs::write(dir.join("bootstrap.checkpoint"), b"damaged").expect("written");
+    let refused = begin().expect_err("no checkpoint");
+    assert!(refused.contains("cannot be read"), "{refused}");
 }

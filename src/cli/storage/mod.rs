@@ -1,4 +1,6 @@
-//! `ottla storage`: what kafka-storage does of `format`, `info` and `random-uuid`, with its flags, output and exit codes.
+//! `ottla storage`: what kafka-storage does, with its flags, output and exit codes.
+
+mod features;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,13 +12,12 @@ use clap::{Args, Subcommand};
 use super::{EXIT_FAILURE, config_failure};
 use crate::clock::{Clock, date_text};
 use crate::config::{Config, parse_voter};
-use crate::controller::bootstrap_features;
+use crate::controller::feature_records;
 use crate::log::{LogDir, MetaProperties};
+use crate::metadata::features::METADATA_VERSION;
+use crate::metadata::releases;
 use crate::quorum::{self, VoterEndpoint, VoterNode, own_voter};
 use crate::types::{BrokerId, Uuid, random_uuid, uuid_from_base64, uuid_to_base64};
-
-/// The metadata version that a new cluster gets.
-const RELEASE: &str = "4.3-IV0";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -28,6 +29,18 @@ pub(super) enum Command {
     },
     /// Format the Kafka log directories on this node.
     Format(FormatArgs),
+    /// Look up the corresponding features for a given metadata version.
+    VersionMapping {
+        /// The release version to use for the corresponding feature mapping; the latest without.
+        #[arg(short, long)]
+        release_version: Option<String>,
+    },
+    /// Look up dependencies for a given feature version.
+    FeatureDependencies {
+        /// A feature and its version to look up dependencies for, in feature=version format; may be repeated.
+        #[arg(short, long, required = true)]
+        feature: Vec<String>,
+    },
     /// Print a random UUID.
     RandomUuid,
 }
@@ -46,6 +59,12 @@ pub(super) struct FormatArgs {
     /// The release version to use for the initial feature settings.
     #[arg(short = 'r', long)]
     release_version: Option<String>,
+    /// The setting to use for a specific feature, in feature=level format; may be repeated.
+    #[arg(short, long)]
+    feature: Vec<String>,
+    /// Refused: there is no SASL/SCRAM to log in with yet.
+    #[arg(short = 'S', long)]
+    add_scram: Vec<String>,
     /// Initialize a single-node quorum.
     #[arg(short = 's', long, conflicts_with_all = ["no_initial_controllers", "initial_controllers"])]
     standalone: bool,
@@ -65,6 +84,15 @@ pub(super) fn run(command: &Command) -> ExitCode {
         }
         Command::Info { config } => with_config(config, |config| Ok(info(config))),
         Command::Format(args) => with_config(&args.config, |config| format(config, args)),
+        Command::VersionMapping { release_version } => {
+            let mapping = features::version_mapping(release_version.as_deref());
+            ended(mapping.map(|text| print!("{text}")))
+        }
+        Command::FeatureDependencies { feature } => {
+            let (text, result) = features::dependencies(feature);
+            print!("{text}");
+            ended(result)
+        }
     }
 }
 
@@ -73,10 +101,17 @@ fn with_config(path: &Path, then: impl FnOnce(&Config) -> Result<ExitCode, Strin
         Ok(config) => config,
         Err(error) => return config_failure(&error),
     };
-    then(&config).unwrap_or_else(|why| {
-        eprintln!("{why}");
-        ExitCode::from(EXIT_FAILURE)
-    })
+    then(&config).unwrap_or_else(|why| ended(Err(why)))
+}
+
+fn ended(result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::from(EXIT_FAILURE)
+        }
+    }
 }
 
 fn info(config: &Config) -> ExitCode {
@@ -130,20 +165,16 @@ fn format(config: &Config, args: &FormatArgs) -> Result<ExitCode, String> {
         uuid_to_base64(cluster_id.ok_or_else(|| {
             format!("Cluster ID string {} is not a base64 UUID", args.cluster_id)
         })?);
-    match args.release_version.as_deref() {
-        None | Some("4.3" | RELEASE) => {}
-        Some(other) => {
-            return Err(format!(
-                "Only release version {RELEASE} can be formatted, not {other}"
-            ));
-        }
+    if !args.add_scram.is_empty() {
+        return Err("--add-scram cannot be used: this release has no SASL/SCRAM that the credentials would be for.".to_owned());
     }
-    if config.is_controller()
-        && config.controller_quorum_voters.is_empty()
-        && !args.standalone
-        && args.initial_controllers.is_none()
-        && !args.no_initial_controllers
-    {
+    let is_dynamic = config.controller_quorum_voters.is_empty();
+    let names_voters = args.standalone || args.initial_controllers.is_some();
+    let levels = features::chosen(args.release_version.as_deref(), &args.feature, is_dynamic)?;
+    if !is_dynamic && names_voters {
+        return Err("You cannot specify controller.quorum.voters and format the node with --initial-controllers or --standalone. If you want to use dynamic quorum, please remove controller.quorum.voters and specify controller.quorum.bootstrap.servers instead.".to_owned());
+    }
+    if config.is_controller() && is_dynamic && !names_voters && !args.no_initial_controllers {
         return Err("Because controller.quorum.voters is not set on this controller, you must specify one of the following: --standalone, --initial-controllers, or --no-initial-controllers.".to_owned());
     }
     if args.standalone && !config.is_controller() {
@@ -153,6 +184,49 @@ fn format(config: &Config, args: &FormatArgs) -> Result<ExitCode, String> {
         Some(text) => Some(initial_controllers(config, text)?),
         None => None,
     };
+    let new = unformatted(config, &cluster_id, args.ignore_formatted)?;
+    if new.is_empty() {
+        println!("All of the log directories are already formatted.");
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("Bootstrap metadata: {}", features::bootstrap_text(&levels));
+    let version = levels.get(METADATA_VERSION).copied();
+    let release = version.and_then(releases::name).unwrap_or_default();
+    for dir in new {
+        let is_metadata = dir == config.metadata_log_dir;
+        let what = match (is_metadata, names_voters) {
+            (true, true) => "dynamic metadata voter directory",
+            (true, false) => "metadata directory",
+            (false, _) => "data directory",
+        };
+        println!(
+            "Formatting {what} {} with metadata.version {release}.",
+            dir.display()
+        );
+        let listed = initial.as_ref().filter(|_| is_metadata);
+        let directory_id = listed
+            .and_then(|voters| Some(voters.get(&config.node_id)?.directory_id))
+            .unwrap_or_else(directory_id);
+        let alone = || BTreeMap::from([(config.node_id, own_voter(config, directory_id))]);
+        let voters = listed
+            .cloned()
+            .or_else(|| (args.standalone && is_metadata).then(alone));
+        let meta = MetaProperties {
+            cluster_id: cluster_id.clone(),
+            node_id: config.node_id,
+            directory_id: Some(directory_id),
+        };
+        format_dir(&dir, meta, &levels, voters.as_ref())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The directories to format; those that are formatted must be of this cluster, and may be there only if asked for.
+fn unformatted(
+    config: &Config,
+    cluster_id: &str,
+    ignore_formatted: bool,
+) -> Result<Vec<PathBuf>, String> {
     let mut new = Vec::new();
     for dir in config.all_log_dirs() {
         match MetaProperties::read(&dir).map_err(|error| error.to_string())? {
@@ -164,7 +238,7 @@ fn format(config: &Config, args: &FormatArgs) -> Result<ExitCode, String> {
                     meta.cluster_id
                 ));
             }
-            Some(_) if args.ignore_formatted => {}
+            Some(_) if ignore_formatted => {}
             Some(_) => {
                 return Err(format!(
                     "Log directory {} is already formatted. Use --ignore-formatted to ignore this directory and format the others.",
@@ -173,31 +247,7 @@ fn format(config: &Config, args: &FormatArgs) -> Result<ExitCode, String> {
             }
         }
     }
-    if new.is_empty() {
-        println!("All of the log directories are already formatted.");
-    }
-    for dir in new {
-        let is_metadata = dir == config.metadata_log_dir;
-        let what = match (is_metadata, args.standalone || initial.is_some()) {
-            (true, true) => "dynamic metadata voter directory",
-            (true, false) => "metadata directory",
-            (false, _) => "data directory",
-        };
-        println!(
-            "Formatting {what} {} with metadata.version {RELEASE}.",
-            dir.display()
-        );
-        let listed = initial.as_ref().filter(|_| is_metadata);
-        let directory_id = listed
-            .and_then(|voters| Some(voters.get(&config.node_id)?.directory_id))
-            .unwrap_or_else(directory_id);
-        let alone = || BTreeMap::from([(config.node_id, own_voter(config, directory_id))]);
-        let voters = listed
-            .cloned()
-            .or_else(|| (args.standalone && is_metadata).then(alone));
-        format_dir(&dir, config, &cluster_id, directory_id, voters.as_ref())?;
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(new)
 }
 
 /// Parses `id@host:port:directory,...`, in which this node must be (`DynamicVoters`).
@@ -237,20 +287,14 @@ fn initial_controllers(
 /// Gives the directory its owner, the features of a new cluster and, if there are any, the voters of its first quorum.
 fn format_dir(
     dir: &Path,
-    config: &Config,
-    cluster_id: &str,
-    directory_id: Uuid,
+    meta: MetaProperties,
+    levels: &features::Levels,
     voters: Option<&BTreeMap<BrokerId, VoterNode>>,
 ) -> Result<(), String> {
     let now_ms = Clock::system().wall_ms();
-    let meta = MetaProperties {
-        cluster_id: cluster_id.to_owned(),
-        node_id: config.node_id,
-        directory_id: Some(directory_id),
-    };
     let failed = |error: io::Error| format!("Cannot format {}: {error}", dir.display());
     let log_dir = LogDir::open(dir).map_err(|error| error.to_string())?;
-    quorum::write_bootstrap(dir, &bootstrap_features(), now_ms).map_err(failed)?;
+    quorum::write_bootstrap(dir, &feature_records(levels), now_ms).map_err(failed)?;
     if let Some(voters) = voters {
         quorum::write_voters(dir, voters, now_ms).map_err(failed)?;
     }
