@@ -367,15 +367,12 @@ impl Partition {
     }
 
     /// The low watermark of a leader, and what resolves when it may have moved: DeleteRecords waits for it.
-    pub fn low_watermark(
-        &self,
-        is_alive: &dyn Fn(BrokerId) -> bool,
-    ) -> Result<(Offset, oneshot::Receiver<()>), Error> {
+    pub fn low_watermark(&self) -> Result<(Offset, oneshot::Receiver<()>), Error> {
         let mut inner = self.lock();
         let inner = &mut *inner;
         inner.state.check_leader(NO_LEADER_EPOCH)?;
         let log_start_offset = online(&mut inner.log)?.log_start_offset();
-        let low_watermark = inner.state.low_watermark(log_start_offset, is_alive);
+        let low_watermark = inner.state.low_watermark(log_start_offset);
         Ok((low_watermark, inner.waiters.wait_low_watermark()))
     }
 

@@ -288,14 +288,10 @@ impl PartitionState {
         }
     }
 
-    /// The least log start of all replicas that are alive: below it nobody has records (`lowWatermarkIfLeader`).
-    pub fn low_watermark(
-        &self,
-        log_start_offset: Offset,
-        is_alive: &dyn Fn(BrokerId) -> bool,
-    ) -> Offset {
-        let alive = self.remotes.iter().filter(|remote| is_alive(remote.id));
-        let starts = alive.map(|remote| remote.log_start_offset);
+    /// The least log start of all replicas on active brokers: below it nobody has records (`lowWatermarkIfLeader`).
+    pub fn low_watermark(&self, log_start_offset: Offset) -> Offset {
+        let active = self.remotes.iter().filter(|it| it.active_epoch.is_some());
+        let starts = active.map(|remote| remote.log_start_offset);
         starts.fold(log_start_offset, Offset::min)
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::meta_log::Inner;
@@ -18,6 +19,9 @@ use super::types::{VoterEndpoint, VoterNode, raft_id};
 const ASK_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a member waits for a leader before it asks: several elections.
 const MEMBER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// As good as without an end, and no overflow.
+const FOREVER: Duration = Duration::from_hours(24 * 365);
 
 /// What a controller needs to come to its quorum.
 #[derive(Clone, Debug, Default)]
@@ -53,6 +57,7 @@ pub(super) async fn run(inner: Arc<Inner>, joining: Joining) {
 /// voter after a while. Fails when raft has stopped.
 async fn wait_until_needed(inner: &Inner, joining: &Joining) -> Result<Option<u64>, ()> {
     let mut metrics = inner.raft.server_metrics();
+    let mut wait = Wait::default();
     loop {
         let leader = metrics.borrow_watched().current_leader;
         let (members, _) = inner.members();
@@ -69,10 +74,29 @@ async fn wait_until_needed(inner: &Inner, joining: &Joining) -> Result<Option<u6
             None if is_voter => MEMBER_PATIENCE,
             None => Duration::ZERO,
         };
-        match tokio::time::timeout(patience, metrics.changed()).await {
+        let until = wait.until(leader, patience, Instant::now());
+        match tokio::time::timeout_at(until, metrics.changed()).await {
             Ok(changed) => changed.map_err(|_| ())?,
             Err(_) => return Ok(leader),
         }
+    }
+}
+
+/// Since when there is something to wait out: elections that come to nothing do not begin it anew.
+#[derive(Default)]
+struct Wait {
+    of: Option<((Option<u64>, Duration), Instant)>,
+}
+
+impl Wait {
+    /// When the patience with that leader, or with having none, ends.
+    fn until(&mut self, leader: Option<u64>, patience: Duration, now: Instant) -> Instant {
+        let of = (leader, patience);
+        let since = match self.of {
+            Some((known, since)) if known == of => since,
+            _ => self.of.insert((of, now)).1,
+        };
+        since + patience.min(FOREVER)
     }
 }
 
@@ -120,5 +144,26 @@ async fn ask(inner: &Inner, at: u32, (host, port): (&str, u16), as_voter: bool) 
             warn!(host, port, %error, "cannot ask to join the metadata quorum");
             false
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_counts_from_when_the_leader_was_lost() {
+        let (start, seconds) = (Instant::now(), Duration::from_secs);
+        let mut wait = Wait::default();
+        let mut until = |leader, patience, at| {
+            let ends = wait.until(leader, seconds(patience), start + seconds(at));
+            (ends - start).as_secs()
+        };
+        assert_eq!(until(None, 5, 1), 6);
+        assert_eq!(until(None, 5, 4), 6, "an election that failed");
+        assert_eq!(until(Some(2), 5, 5), 10);
+        assert_eq!(until(None, 5, 7), 12, "lost again");
+        assert_eq!(until(None, 0, 8), 8, "it is no voter any more");
+        assert!(wait.until(None, Duration::MAX, start) > start + seconds(1 << 20));
     }
 }

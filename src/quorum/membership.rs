@@ -14,7 +14,7 @@ use openraft::Instant as _;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::Precondition;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedMutexGuard, oneshot};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -44,9 +44,13 @@ const CATCH_UP_POLL: Duration = Duration::from_millis(20);
 
 type Outcome = Result<(), VoterChangeError>;
 
+/// Who has it may change the members. A step on its way holds it too: the next one builds on what came of it.
+type MembersTurn = Arc<OwnedMutexGuard<()>>;
+
 /// New members on their way to raft.
 pub(super) struct MembersStep {
     members: Membership,
+    _turn: MembersTurn,
     /// A node that is described anew: openraft takes that as a change of its own.
     described: Option<(u64, VoterNode)>,
     epoch: LeaderEpoch,
@@ -125,8 +129,10 @@ impl Inner {
         }
         change.check(members.membership())?;
         if let VoterChange::Add { node_id, node } = &change {
-            self.check_versions(*node_id, node).await?;
-            self.catch_up(epoch, *node_id, node, deadline).await?;
+            self.check_versions(*node_id, node, deadline).await?;
+            let soon = deadline.min(Instant::now() + self.timing.catch_up_max);
+            self.catch_up(&members_turn, epoch, (*node_id, node), soon)
+                .await?;
         }
         let described = match &change {
             VoterChange::Update { node, .. } => Some((change.raft_id(), node.clone())),
@@ -134,7 +140,7 @@ impl Inner {
         };
         let (members, _) = self.members();
         let next = change.apply(members.membership());
-        let committed = self.queue_members(epoch, next, described)?;
+        let committed = self.queue_members(members_turn, epoch, next, described)?;
         let (done, outcome) = oneshot::channel();
         let inner = Arc::clone(self);
         tokio::spawn(async move {
@@ -143,7 +149,7 @@ impl Inner {
                 Ok(()) => info!(?change, "the quorum's voters have changed"),
                 Err(error) => warn!(?change, %error, "the quorum's voters did not change"),
             }
-            drop((voters_turn, members_turn));
+            drop(voters_turn);
             let _ = done.send(result);
             inner.hand_over_if_removed(epoch).await;
         });
@@ -173,6 +179,10 @@ impl Inner {
 
     /// Makes a controller a voter, for what it was before it lost its disk.
     async fn add_in_its_place(self: &Arc<Self>, node_id: BrokerId, node: VoterNode) -> Outcome {
+        if node_id == self.own_id {
+            // Two processes have one node id, and the other one leads.
+            return Err(VoterChangeError::Duplicate(node_id));
+        }
         let wait = VoterWait {
             timeout: OBSERVE_TIMEOUT,
             committed: true,
@@ -199,25 +209,23 @@ impl Inner {
     async fn add_observer(&self, node_id: BrokerId, node: &VoterNode) -> Outcome {
         let epoch = self.led_epoch()?;
         let deadline = Instant::now() + OBSERVE_TIMEOUT;
-        let _turn = self.members_turn(deadline).await?;
-        self.observe(epoch, node_id, node, deadline).await
+        let turn = self.members_turn(deadline).await?;
+        self.observe(&turn, epoch, (node_id, node), deadline).await
     }
 
-    async fn members_turn(
-        &self,
-        deadline: Instant,
-    ) -> Result<tokio::sync::OwnedMutexGuard<()>, VoterChangeError> {
+    async fn members_turn(&self, deadline: Instant) -> Result<MembersTurn, VoterChangeError> {
         let turn = Arc::clone(&self.members_turn).lock_owned();
         let turn = tokio::time::timeout_at(deadline, turn).await;
-        turn.map_err(|_| timed_out("the quorum's members are changing"))
+        turn.map(Arc::new)
+            .map_err(|_| timed_out("the quorum's members are changing"))
     }
 
     /// Adds an observer, or writes down where a member listens now.
     async fn observe(
         &self,
+        turn: &MembersTurn,
         epoch: LeaderEpoch,
-        node_id: BrokerId,
-        node: &VoterNode,
+        (node_id, node): (BrokerId, &VoterNode),
         deadline: Instant,
     ) -> Outcome {
         let (members, _) = self.members();
@@ -238,7 +246,7 @@ impl Inner {
         nodes.insert(id, node.clone());
         let configs = members.get_joint_config().clone();
         let next = Membership::new(configs, nodes).expect("only an observer has come");
-        let committed = self.queue_members(epoch, next, described)?;
+        let committed = self.queue_members(Arc::clone(turn), epoch, next, described)?;
         match tokio::time::timeout_at(deadline, committed).await {
             Ok(result) => result.unwrap_or(Err(VoterChangeError::NotLeader)),
             Err(_) => Err(timed_out("the observer is not committed")),
@@ -284,12 +292,18 @@ impl Inner {
     }
 
     /// Asks a voter to be what it supports.
-    async fn check_versions(&self, node_id: BrokerId, node: &VoterNode) -> Outcome {
+    async fn check_versions(
+        &self,
+        node_id: BrokerId,
+        node: &VoterNode,
+        deadline: Instant,
+    ) -> Outcome {
         let Some(endpoint) = node.endpoints.first() else {
             return Err(timed_out("nobody knows where the new voter is"));
         };
         let supported = self.transport.kraft_versions(node_id, endpoint.clone());
-        let supported = supported.await;
+        let supported = tokio::time::timeout_at(deadline, supported).await;
+        let supported = supported.map_err(|_| timed_out("the new voter does not answer"))?;
         let supported = supported.map_err(|error| timed_out(&error.to_string()))?;
         match supported {
             Some((min, max)) if (min..=max).contains(&KRAFT_VERSION_LEVEL) => Ok(()),
@@ -300,9 +314,9 @@ impl Inner {
     /// Waits until a voter to be has the log, so that its coming holds nothing up.
     async fn catch_up(
         &self,
+        turn: &MembersTurn,
         epoch: LeaderEpoch,
-        node_id: BrokerId,
-        node: &VoterNode,
+        (node_id, node): (BrokerId, &VoterNode),
         deadline: Instant,
     ) -> Outcome {
         let id = raft_id(node_id, node.directory_id);
@@ -310,7 +324,7 @@ impl Inner {
             let (members, _) = self.members();
             members.membership().get_node(&id).is_none()
         };
-        self.observe(epoch, node_id, node, deadline).await?;
+        self.observe(turn, epoch, (node_id, node), deadline).await?;
         loop {
             self.led_epoch()?;
             if self.has_caught_up(id) {
@@ -322,7 +336,7 @@ impl Inner {
             tokio::time::sleep(CATCH_UP_POLL).await;
         }
         if is_stranger {
-            self.forget(epoch, id)?;
+            self.forget(Arc::clone(turn), epoch, id)?;
         }
         Err(timed_out("the new voter is not there, or lags behind"))
     }
@@ -367,9 +381,9 @@ impl Inner {
             if silent_for < silence {
                 continue;
             }
-            if let Ok(_turn) = self.members_turn(deadline).await {
+            if let Ok(turn) = self.members_turn(deadline).await {
                 info!(node_id = super::types::node_id(id), "an observer is gone");
-                let _ = self.forget(epoch, id);
+                let _ = self.forget(turn, epoch, id);
             }
         }
     }
@@ -382,8 +396,8 @@ impl Inner {
         Some(acked.elapsed())
     }
 
-    /// Drops an observer.
-    pub(super) fn forget(&self, epoch: LeaderEpoch, id: u64) -> Result<(), VoterChangeError> {
+    /// Drops an observer, in the background.
+    fn forget(&self, turn: MembersTurn, epoch: LeaderEpoch, id: u64) -> Outcome {
         let (members, _) = self.members();
         let members = members.membership();
         let nodes: BTreeMap<u64, VoterNode> = members
@@ -395,12 +409,13 @@ impl Inner {
         let Ok(next) = Membership::new(configs, nodes) else {
             return Ok(());
         };
-        self.queue_members(epoch, next, None).map(|_| ())
+        self.queue_members(turn, epoch, next, None).map(|_| ())
     }
 
     /// Sends new members behind all proposals made so far.
     fn queue_members(
         &self,
+        turn: MembersTurn,
         epoch: LeaderEpoch,
         members: Membership,
         described: Option<(u64, VoterNode)>,
@@ -412,6 +427,7 @@ impl Inner {
         }
         let step = MembersStep {
             members,
+            _turn: turn,
             described,
             epoch,
             filler: filler(proposals.next_offset, self.clock.wall_ms()),

@@ -28,7 +28,7 @@ use super::timing::QuorumTiming;
 use super::transport::address;
 use super::types::{
     AppliedEntry, CommittedLeaderId, Membership, Proposal, VoterEndpoint, VoterNode, is_sole_voter,
-    kraft_version, leader_epoch, node_id, raft_id,
+    kraft_version, leader_epoch, leader_node, node_id, raft_id,
 };
 use super::voters::{VoterChange, VoterChangeError};
 use super::writer::Command;
@@ -451,11 +451,13 @@ async fn run_leader_watch(inner: Arc<Inner>) {
         };
         inner.raft.runtime_config().tick(!sole);
         let term = vote.leader_id.term;
-        let leader_id = current_leader.map(node_id);
         let applied_term = progress.borrow_and_update().term;
-        let waits = leader_id == Some(inner.own_id) && applied_term < term;
+        let own_id = inner.store.own_id();
+        let waits = current_leader == Some(own_id) && applied_term < term;
         inner.announce(LeaderAndEpoch {
-            leader_id: leader_id.filter(|_| !waits),
+            leader_id: current_leader
+                .filter(|_| !waits)
+                .and_then(|id| leader_node(id, own_id)),
             epoch: leader_epoch(term),
         });
         tokio::select! {

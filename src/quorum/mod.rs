@@ -14,6 +14,7 @@ mod meta_log;
 mod network;
 mod observer;
 mod observers;
+mod peers;
 mod serve;
 mod sidecar;
 mod start;

@@ -19,6 +19,7 @@ const HEARTBEAT_INTERVAL_MS: u64 = 100;
 /// A vote that takes longer is of no use: the next election has begun.
 const VOTE_TIMEOUT: Duration = Duration::from_millis(500);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+const CATCH_UP_MAX: Duration = Duration::from_secs(30);
 const RETRY_BACKOFF: Duration = Duration::from_millis(50);
 
 /// The times of a voter.
@@ -34,6 +35,9 @@ pub struct QuorumTiming {
     /// A leader that a majority has been silent to for longer does not say that it leads (Kafka's check quorum: one and a
     /// half times the fetch timeout).
     pub majority_silence_max: Duration,
+    /// How long a new voter may take to catch up, whatever the request allows: no other change of the voters is made meanwhile.
+    /// Kafka does not wait for it at all.
+    pub catch_up_max: Duration,
 }
 
 impl Default for QuorumTiming {
@@ -90,6 +94,7 @@ impl QuorumTiming {
             request_timeout: request_timeout.unwrap_or(REQUEST_TIMEOUT),
             retry_backoff: retry_backoff_ms.map_or(RETRY_BACKOFF, Duration::from_millis),
             majority_silence_max: Duration::from_millis(fetch_timeout_ms * 3 / 2),
+            catch_up_max: CATCH_UP_MAX,
         }
     }
 }

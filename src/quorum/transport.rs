@@ -17,6 +17,7 @@ use kafka_protocol::protocol::StrBytes;
 use serde::{Deserialize, Serialize};
 
 use super::network::{RaftRequest, RaftResponse, Transport, TransportError};
+use super::peers::Peers;
 use super::state_machine::CheckpointFile;
 use super::store::{invalid, lock};
 use super::timing::QuorumTiming;
@@ -71,8 +72,8 @@ fn lane(request: &RaftRequest, timing: &QuorumTiming) -> (Lane, Duration) {
 pub struct RpcTransport {
     /// Where the configuration says that static voters listen.
     addresses: BTreeMap<BrokerId, VoterEndpoint>,
-    /// At most three connections a member; one whose address changed is replaced.
-    peers: Mutex<BTreeMap<(u64, Lane), (VoterEndpoint, Peer)>>,
+    /// At most three connections a member.
+    peers: Mutex<Peers<(u64, Lane)>>,
     timing: QuorumTiming,
 }
 
@@ -86,15 +87,8 @@ impl RpcTransport {
     }
 
     fn peer(&self, target: u64, lane: Lane, endpoint: &VoterEndpoint) -> Peer {
-        let mut peers = lock(&self.peers);
-        match peers.get(&(target, lane)) {
-            Some((known, peer)) if known == endpoint => peer.clone(),
-            _ => {
-                let peer = new_peer(&self.timing, endpoint);
-                peers.insert((target, lane), (endpoint.clone(), peer.clone()));
-                peer
-            }
-        }
+        let connect = || new_peer(&self.timing, endpoint);
+        lock(&self.peers).of((target, lane), endpoint, connect)
     }
 }
 

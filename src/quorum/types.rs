@@ -53,6 +53,13 @@ pub(super) fn node_id(raft_id: u64) -> BrokerId {
     BrokerId::try_from(raft_id & u64::from(u32::MAX)).unwrap_or(-1)
 }
 
+/// The node that leads. A replica with this one's node id and another directory is nobody who could be asked: this node had that
+/// directory once, or another process claims to be it.
+pub(super) fn leader_node(leader: u64, own_id: u64) -> Option<BrokerId> {
+    let is_former = leader != own_id && node_id(leader) == node_id(own_id);
+    (!is_former).then(|| node_id(leader))
+}
+
 /// The same replicas under the ids that [`raft_id`] gives them.
 pub(super) fn renumbered(membership: &Membership) -> Membership {
     let id_of = |id: u64| {

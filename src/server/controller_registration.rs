@@ -24,17 +24,20 @@ const RETRY_MAX: Duration = Duration::from_mins(2);
 pub(super) async fn keep_registered(services: Arc<Services>) {
     let request = registration(&services.config(), random_uuid());
     let mut changes = services.images.watch();
+    let mut leader = services.quorum.leader();
     let mut retry = RETRY_MIN;
     loop {
         changes.mark_unchanged();
         let image = services.images.current();
         let can_register = image.features.level(METADATA_VERSION) > 0;
         if !can_register || is_registered(&image, request.controller_id, request.incarnation_id) {
+            retry = RETRY_MIN;
             if changes.changed().await.is_err() {
                 return;
             }
             continue;
         }
+        leader.mark_unchanged();
         let controller = &services.controller;
         let response = controller.controller_registration(request.clone()).await;
         if let Some(code) = response.error_code.err() {
@@ -42,8 +45,12 @@ pub(super) async fn keep_registered(services: Arc<Services>) {
                 ?code,
                 "this controller could not be registered, trying again"
             );
-            tokio::time::sleep(retry).await;
-            retry = (2 * retry).min(RETRY_MAX);
+            retry = match tokio::time::timeout(retry, leader.changed()).await {
+                // Another controller may think otherwise.
+                Ok(Ok(())) => RETRY_MIN,
+                Ok(Err(_)) => return,
+                Err(_) => (2 * retry).min(RETRY_MAX),
+            };
             continue;
         }
         retry = RETRY_MIN;

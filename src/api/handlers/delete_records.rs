@@ -10,7 +10,6 @@ use kafka_protocol::messages::delete_records_response::{
 };
 use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 use kafka_protocol::protocol::StrBytes;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::api::RequestContext;
@@ -50,7 +49,7 @@ pub async fn handle(
     let mut topics: Vec<DeleteRecordsTopicResult> = Vec::new();
     for asked in asked.unwrap_or_default() {
         let answer = match asked.deleted {
-            Ok(deleted) => deleted.by_all(&context, deadline).await,
+            Ok(deleted) => deleted.by_all(deadline).await,
             Err(error) => error.into(),
         };
         let result = DeleteRecordsPartitionResult::default()
@@ -108,9 +107,9 @@ fn delete_before(
 
 impl Deleted {
     /// Waits for the followers, which tell their log start with each fetch.
-    async fn by_all(self, context: &RequestContext, deadline: Instant) -> Answer {
+    async fn by_all(self, deadline: Instant) -> Answer {
         loop {
-            let (low_watermark, moved) = match self.low_watermark(context) {
+            let (low_watermark, moved) = match self.partition.low_watermark() {
                 Ok(found) => found,
                 Err(error) => return error.into(),
             };
@@ -129,15 +128,6 @@ impl Deleted {
                 };
             }
         }
-    }
-
-    fn low_watermark(
-        &self,
-        context: &RequestContext,
-    ) -> Result<(Offset, oneshot::Receiver<()>), Error> {
-        let image = context.services.image();
-        self.partition
-            .low_watermark(&|id| image.cluster.is_alive(id))
     }
 }
 

@@ -533,3 +533,14 @@ fn consumers_are_sent_to_the_least_lagging_replica_of_their_rack() {
         assert_eq!(preferred, expected, "{offset} {ids:?}");
     }
 }
+
+/// DeleteRecords waited for a broker that had just been fenced until its timeout.
+#[test]
+fn low_watermark_is_that_of_active_brokers_only() {
+    let mut cluster = Cluster::led(&[1, 2, 3], 100, 100, 1);
+    cluster.fetch(2, 100);
+    cluster.fetch(3, 100);
+    assert_eq!(cluster.state.low_watermark(50), 0);
+    cluster.set_active(&[(1, 10)]);
+    assert_eq!(cluster.state.low_watermark(50), 50);
+}

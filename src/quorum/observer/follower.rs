@@ -1,6 +1,5 @@
 //! The task behind an observer: finds the leader, fetches, appends, takes snapshots.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
@@ -12,12 +11,14 @@ use kafka_protocol::error::ParseResponseErrorCode;
 use kafka_protocol::messages::fetch_snapshot_request::{
     PartitionSnapshot, SnapshotId, TopicSnapshot,
 };
+use kafka_protocol::messages::fetch_snapshot_response::PartitionSnapshot as SnapshotPiece;
 use kafka_protocol::messages::{BrokerId as WireBrokerId, FetchSnapshotRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::super::LeaderAndEpoch;
+use super::super::peers::Peers;
 use super::super::store::lock;
 use super::super::types::VoterEndpoint;
 use super::Inner;
@@ -53,8 +54,8 @@ type Answer = PartitionData<Bytes>;
 
 pub(super) struct Follower {
     inner: Arc<Inner>,
-    /// One connection a controller, by address. Bound: the controllers there have been.
-    peers: BTreeMap<(String, u16), Peer>,
+    /// One connection a controller, by address.
+    peers: Peers<(String, u16)>,
     /// Whom to fetch from, and the newest epoch heard of.
     leader: Option<BrokerId>,
     epoch: LeaderEpoch,
@@ -72,7 +73,7 @@ impl Follower {
         let epoch = inner.leader.borrow().epoch;
         Self {
             inner,
-            peers: BTreeMap::new(),
+            peers: Peers::default(),
             leader: None,
             epoch,
             candidate: 0,
@@ -175,7 +176,7 @@ impl Follower {
     fn peer(&mut self, endpoint: &VoterEndpoint) -> Peer {
         let address = (endpoint.host.clone(), endpoint.port);
         let params = &self.inner.params;
-        let peer = self.peers.entry(address).or_insert_with(|| {
+        self.peers.of(address, endpoint, || {
             let settings = Settings {
                 client_id: format!("observer-{}", params.node_id).into(),
                 connect_timeout: params.timing.request_timeout,
@@ -183,8 +184,7 @@ impl Follower {
                 ..Settings::default()
             };
             Peer::new(&endpoint.host, endpoint.port, settings)
-        });
-        peer.clone()
+        })
     }
 
     fn fetch_request(&self) -> FetchRequest {
@@ -342,7 +342,7 @@ impl Follower {
     async fn download(&self, id: CheckpointId, peer: &Peer, part: &Path) -> io::Result<()> {
         let timeout = self.inner.params.timing.request_timeout;
         let mut file = File::create(part)?;
-        let mut position = 0;
+        let (mut position, mut size) = (0, None);
         loop {
             let request = self.snapshot_request(id, position);
             let response = peer.call(SNAPSHOT_VERSION, &request, timeout).await;
@@ -355,11 +355,8 @@ impl Follower {
             if let Some(code) = piece.error_code.err() {
                 return Err(interrupted(format!("refused: {code:?}")));
             }
-            if piece.position != position || piece.unaligned_records.is_empty() {
-                return Err(interrupted("a piece is missing".to_owned()));
-            }
-            position += piece.unaligned_records.len() as i64;
-            let is_last = position >= piece.size;
+            position = behind_piece(&piece, position, *size.get_or_insert(piece.size))?;
+            let is_last = position == piece.size;
             let written = tokio::task::spawn_blocking(move || {
                 file.write_all(&piece.unaligned_records)?;
                 if is_last {
@@ -401,7 +398,41 @@ impl Follower {
     }
 }
 
+/// Where the next piece begins of a snapshot whose size was told with the first: that bounds what is written.
+fn behind_piece(piece: &SnapshotPiece, position: i64, size: i64) -> io::Result<i64> {
+    let end = position.saturating_add(piece.unaligned_records.len() as i64);
+    if piece.position != position || end == position {
+        return Err(interrupted("a piece is missing".to_owned()));
+    }
+    if piece.size != size || end > size {
+        return Err(interrupted("its pieces are not of one size".to_owned()));
+    }
+    Ok(end)
+}
+
 /// A snapshot could not be had: not the disk's fault.
 fn interrupted(reason: String) -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_of_a_snapshot_follow_each_other_up_to_its_size() {
+        let behind = |at: i64, bytes: &'static [u8], size| {
+            let piece = SnapshotPiece::default()
+                .with_position(at)
+                .with_size(size)
+                .with_unaligned_records(Bytes::from_static(bytes));
+            behind_piece(&piece, 3, 6).ok()
+        };
+        assert_eq!(behind(3, b"ab", 6), Some(5));
+        assert_eq!(behind(3, b"abc", 6), Some(6));
+        assert_eq!(behind(3, b"", 6), None, "nothing");
+        assert_eq!(behind(4, b"ab", 6), None, "a gap");
+        assert_eq!(behind(3, b"abcd", 6), None, "more than there is");
+        assert_eq!(behind(3, b"ab", 7), None, "it grows");
+    }
 }

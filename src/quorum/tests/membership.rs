@@ -8,8 +8,10 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
+use super::super::network::{RaftRequest, RaftResponse};
 use super::super::store::lock;
-use super::super::types::{VoterEndpoint, VoterNode};
+use super::super::timing::QuorumTiming;
+use super::super::types::{VoterEndpoint, VoterNode, leader_node, raft_id};
 use super::super::{
     Joining, MetaLog, MetaLogParams, OpenraftMetaLog, ProposeError, RpcTransport, VoterChange,
     VoterChangeError, VoterWait,
@@ -30,6 +32,7 @@ struct Place {
     port: u16,
     seat: Seat,
     auto_join: Option<Duration>,
+    timing: QuorumTiming,
 }
 
 impl Place {
@@ -43,6 +46,7 @@ impl Place {
             port,
             seat,
             auto_join: None,
+            timing: QuorumTiming::default(),
         }
     }
 
@@ -80,6 +84,7 @@ impl Place {
                 bootstrap_servers: bootstrap.map(Place::endpoint).into_iter().collect(),
                 auto_join: self.auto_join,
             },
+            timing: self.timing,
             ..params(dir.path(), self.id, &[], Arc::new(RpcTransport::default()))
         };
         let log = Arc::new(OpenraftMetaLog::open(params).await.unwrap());
@@ -330,4 +335,75 @@ async fn who_may_joins_by_itself_also_after_it_lost_its_disk() {
     })
     .await;
     assert_eq!(members(&one).0, [1, 2, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_waits_for_ever_does_not_keep_others_from_changing_the_voters() {
+    let (mut place, nobody) = (Place::new(1).await, Place::new(2).await);
+    place.timing.catch_up_max = Duration::from_millis(200);
+    let dirs: Vec<TempDir> = (0..3).map(|_| TempDir::new().unwrap()).collect();
+    let one = place.open(&dirs[0], 11, None).await;
+    wait_for_any_leader(&[Arc::clone(&one)]).await;
+    // Somebody is there, but another replica: it never has the log.
+    let _stranger = nobody.open(&dirs[1], 77, Some(&nobody)).await;
+    let for_ever = VoterWait {
+        timeout: Duration::from_millis(i32::MAX.unsigned_abs().into()),
+        committed: true,
+    };
+    let lagging = one.change_voters(nobody.add(12), for_ever);
+    let lagging = tokio::time::timeout(PATIENCE, lagging).await.unwrap();
+    assert!(matches!(lagging, Err(VoterChangeError::TimedOut(_))));
+    let three = Place::new(3).await;
+    let _three = three.open(&dirs[2], 13, Some(&place)).await;
+    one.change_voters(three.add(13), WAIT).await.unwrap();
+    assert_eq!(members(&one).0, [1, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_of_observers_build_on_each_other() {
+    let place = Place::new(1).await;
+    let dirs: Vec<TempDir> = (0..4).map(|_| TempDir::new().unwrap()).collect();
+    let one = place.open(&dirs[0], 11, None).await;
+    wait_for_any_leader(&[Arc::clone(&one)]).await;
+    for (id, dir) in (2..).zip(&dirs[1..]) {
+        let observer = Place::new(id).await;
+        let directory = 10 + id.unsigned_abs();
+        let log = observer.open(dir, directory.into(), Some(&place)).await;
+        let expected: Vec<BrokerId> = (2..=id).collect();
+        eventually("it observes", || members(&one).1 == expected).await;
+        log.shutdown().await.unwrap();
+    }
+    // All are forgotten in one go, one right after the other.
+    one.forget_observers_silent_for(Duration::ZERO).await;
+    eventually("nobody is left", || members(&one) == (vec![1], vec![])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_claims_the_leaders_node_id_does_not_take_its_place() {
+    let places = [Place::new(1).await, Place::new(2).await];
+    let dirs: Vec<TempDir> = (0..2).map(|_| TempDir::new().unwrap()).collect();
+    let one = places[0].open(&dirs[0], 11, None).await;
+    wait_for_any_leader(&[Arc::clone(&one)]).await;
+    let _two = places[1].open(&dirs[1], 12, Some(&places[0])).await;
+    one.change_voters(places[1].add(12), WAIT).await.unwrap();
+    let claim = RaftRequest::Join {
+        cluster_id: None,
+        node_id: 1,
+        node: places[0].voter(99),
+        as_voter: true,
+    };
+    let answer = one.handle(claim).await.unwrap();
+    assert!(matches!(answer, RaftResponse::Join(false)), "{answer:?}");
+    assert_eq!(members(&one), (vec![1, 2], vec![]));
+}
+
+#[test]
+fn a_replica_that_had_this_nodes_id_is_not_taken_for_it() {
+    let id = |node_id, directory| raft_id(node_id, Uuid::from_u128(directory));
+    let own = id(1, 12);
+    assert_eq!(leader_node(own, own), Some(1));
+    assert_eq!(leader_node(id(2, 12), own), Some(2));
+    assert_eq!(leader_node(id(1, 11), own), None);
+    // Static voters have no directory.
+    assert_eq!(leader_node(1, 1), Some(1));
 }
