@@ -143,7 +143,7 @@ pub fn register_broker(
     let contact = Contact {
         last_contact_ms: turn.now_ms,
         heard: true,
-        registered_at: turn.next_offset + records.len() as Offset - 1,
+        registered_at: turn.last_offset(records.len()),
         metadata_offset: -1,
         controlled_shutdown_at: Offset::MAX,
     };
@@ -391,9 +391,7 @@ fn heartbeat_records(
         heard: true,
         metadata_offset: request.current_metadata_offset,
         controlled_shutdown_at: match next {
-            State::ControlledShutdown if state != next => {
-                turn.next_offset + records.len() as Offset - 1
-            }
+            State::ControlledShutdown if state != next => turn.last_offset(records.len()),
             _ => contact.controlled_shutdown_at,
         },
         ..contact
@@ -575,5 +573,5 @@ pub(super) fn unregister_broker(
     };
     records.push(record.into());
     turn.heartbeats.contacts.remove(&id);
-    Outcome::new(records, UnregisterBrokerResponse::default())
+    Outcome::atomic(records, UnregisterBrokerResponse::default())
 }

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::batches;
 use super::broker_watch::{BrokerWatch, Gone};
 use super::cluster_control::{self, Heartbeats};
 use super::feature_control;
@@ -29,7 +30,7 @@ use crate::metadata::{Images, MetadataDelta, MetadataImage};
 use crate::metrics::{ControllerMetrics, Metrics};
 use crate::protocol::metadata_records::MetadataRecord;
 use crate::protocol::{Error, ErrorCode};
-use crate::quorum::{BoxFuture, LeaderAndEpoch, MetaLog, ProposeError, RECORDS_PER_BATCH_MAX};
+use crate::quorum::{BoxFuture, LeaderAndEpoch, MetaLog, ProposeError};
 use crate::types::{BrokerId, LeaderEpoch, Offset};
 
 /// Requests that wait for the loop; more have to wait with their senders.
@@ -218,7 +219,7 @@ impl EventLoop {
             offset = image.last_offset,
             "this node is the active controller"
         );
-        let fresh = image.is_empty();
+        let (fresh, image_is_halfway) = (image.is_empty(), image.transaction_open);
         let now_ms = self.params.clock.monotonic_ms();
         let heartbeats = Heartbeats::start(&image, now_ms);
         let periodic = Periodic::start(&self.params.settings, now_ms);
@@ -229,6 +230,10 @@ impl EventLoop {
             periodic,
             watch: BrokerWatch::new(self.findings.clone()),
         });
+        if image_is_halfway {
+            info!("ending the metadata transaction of another controller");
+            self.propose(batches::abort(), None);
+        }
         if fresh {
             info!("writing the first records of a new cluster");
             let settings = &self.params.settings;
@@ -290,7 +295,7 @@ impl EventLoop {
         Some(decide(&mut turn))
     }
 
-    /// Proposes `records` in as many batches as needed; `operation` is answered when they, and all before, are committed.
+    /// Proposes `records` in as many batches as needed; `operation` is answered when all of them, and all before, are committed.
     fn propose(&mut self, records: Vec<MetadataRecord>, operation: Option<Box<dyn Operation>>) {
         let Some(active) = &mut self.active else {
             return;
@@ -306,10 +311,11 @@ impl EventLoop {
             return;
         }
         let mut changes = MetadataDelta::default();
-        let mut records = records.into_iter().peekable();
         let mut operation = operation;
-        while records.peek().is_some() {
-            let batch: Vec<MetadataRecord> = records.by_ref().take(RECORDS_PER_BATCH_MAX).collect();
+        let mut batches = batches::split(&active.image, records)
+            .into_iter()
+            .peekable();
+        while let Some(batch) = batches.next() {
             for record in &batch {
                 if let Err(reason) = active.image.apply(record, &mut changes) {
                     error!(?record, %reason, "a new metadata record does not fit the image");
@@ -319,7 +325,7 @@ impl EventLoop {
             active.image.epoch = active.epoch;
             let proposed_ms = Some(self.params.clock.monotonic_ms());
             let committed = self.params.log.propose(active.epoch, batch);
-            let operation = operation.take_if(|_| records.peek().is_none());
+            let operation = operation.take_if(|_| batches.peek().is_none());
             self.in_flight.push_back(InFlight {
                 committed,
                 proposed_ms,

@@ -83,7 +83,7 @@ pub(super) fn update_features(
     let results = results
         .map(|update| UpdatableFeatureResult::default().with_feature(update.feature.clone()));
     let response = UpdateFeaturesResponse::default().with_results(results.collect());
-    Outcome::new(records, response)
+    Outcome::atomic(records, response)
 }
 
 /// The upgrade type; v0 has only a flag for downgrades.

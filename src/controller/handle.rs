@@ -31,6 +31,7 @@ use crate::protocol::messages::broker_heartbeat::{
 };
 use crate::protocol::metadata_records::MetadataRecord;
 use crate::protocol::{Error, ErrorCode};
+use crate::quorum::RECORDS_PER_BATCH_MAX;
 use crate::rpc::Request;
 use crate::types::Offset;
 
@@ -66,7 +67,7 @@ struct Write<F, R> {
     asked_ms: i64,
     deadline_ms: i64,
     operate: Option<F>,
-    response: Option<R>,
+    response: Option<Result<R, Error>>,
     reply: oneshot::Sender<Result<(Offset, R), Error>>,
 }
 
@@ -86,7 +87,12 @@ where
     fn run(&mut self, turn: &mut Turn<'_>) -> Vec<MetadataRecord> {
         let operate = self.operate.take().expect("an operation runs once");
         let outcome = operate(turn);
-        self.response = Some(outcome.response);
+        if outcome.is_atomic && outcome.records.len() > RECORDS_PER_BATCH_MAX {
+            let message = "the operation would change too much at once";
+            self.response = Some(Err(Error::new(ErrorCode::PolicyViolation, message)));
+            return Vec::new();
+        }
+        self.response = Some(Ok(outcome.response));
         outcome.records
     }
 
@@ -96,7 +102,7 @@ where
         } = *self;
         let answer = result.and_then(|offset| {
             let response = response.ok_or(ErrorCode::UnknownServerError)?;
-            Ok((offset, response))
+            Ok((offset, response?))
         });
         // The requester may have given up meanwhile.
         let _ = reply.send(answer);

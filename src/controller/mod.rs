@@ -3,6 +3,7 @@
 //! The `*_control` files are pure: they look at the image, the request and the time ([`Turn`]), and return records and a
 //! response ([`Outcome`]). Only [`Handle`] and the event loop know of tasks and channels.
 
+mod batches;
 mod broker_watch;
 mod cluster_control;
 mod configuration_control;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::batches::needs_transaction;
 use super::cluster_control::Heartbeats;
 use super::rng::Rng;
 use crate::config::Config;
@@ -23,6 +24,18 @@ pub struct Turn<'a> {
     pub heartbeats: &'a mut Heartbeats,
 }
 
+impl Turn<'_> {
+    /// The offset of the last of this turn's `count` records.
+    pub fn last_offset(&self, count: usize) -> Offset {
+        let brackets = if needs_transaction(self.image, count) {
+            2
+        } else {
+            0
+        };
+        self.next_offset + (count + brackets) as Offset - 1
+    }
+}
+
 /// The static part of what a controller knows.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -38,11 +51,26 @@ pub struct Settings {
 pub struct Outcome<R> {
     pub records: Vec<MetadataRecord>,
     pub response: R,
+    /// More records than fit one batch are refused.
+    pub is_atomic: bool,
 }
 
 impl<R> Outcome<R> {
     pub fn new(records: Vec<MetadataRecord>, response: R) -> Self {
-        Self { records, response }
+        Self {
+            records,
+            response,
+            is_atomic: false,
+        }
+    }
+
+    /// What a user asked for: how much that is may have no bound but one batch (`MAX_RECORDS_PER_USER_OP`).
+    pub fn atomic(records: Vec<MetadataRecord>, response: R) -> Self {
+        Self {
+            records,
+            response,
+            is_atomic: true,
+        }
     }
 
     /// An outcome that changes nothing.

@@ -349,7 +349,7 @@ pub(super) fn elect_leaders(
         }
     }
     let response = ElectLeadersResponse::default().with_replica_election_results(results);
-    Outcome::new(records, response)
+    Outcome::atomic(records, response)
 }
 
 pub(super) fn elect_leader(

@@ -74,7 +74,7 @@ pub(super) fn alter_partition_reassignments(
         .with_allow_replication_factor_change(may_resize)
         .with_error_message(None)
         .with_responses(responses.collect());
-    Outcome::new(records, response)
+    Outcome::atomic(records, response)
 }
 
 fn alter(

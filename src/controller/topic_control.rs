@@ -83,7 +83,7 @@ pub fn create_topics(
     if request.validate_only {
         records.clear();
     }
-    Outcome::new(
+    Outcome::atomic(
         records,
         CreateTopicsResponse::default().with_topics(results),
     )
@@ -446,7 +446,7 @@ pub(super) fn delete_topics(
                 .with_topic_id(topic_id),
         );
     }
-    Outcome::new(
+    Outcome::atomic(
         records,
         DeleteTopicsResponse::default().with_responses(results),
     )
@@ -496,7 +496,7 @@ pub(super) fn create_partitions(
         }
     });
     let response = CreatePartitionsResponse::default().with_results(results.collect());
-    Outcome::new(records, response)
+    Outcome::atomic(records, response)
 }
 
 fn add_partitions(

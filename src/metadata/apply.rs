@@ -98,12 +98,12 @@ impl MetadataImage {
                 self.security.apply(record);
                 delta.security_changed = true;
             }
-            // Neither changes anything: an empty record, a state that ended with ZooKeeper, brackets.
-            MetadataRecord::NoOp(_)
-            | MetadataRecord::ZkMigrationState(_)
-            | MetadataRecord::BeginTransaction(_)
-            | MetadataRecord::EndTransaction(_)
-            | MetadataRecord::AbortTransaction(_) => {}
+            MetadataRecord::BeginTransaction(_) => self.transaction_open = true,
+            MetadataRecord::EndTransaction(_) | MetadataRecord::AbortTransaction(_) => {
+                self.transaction_open = false;
+            }
+            // Neither changes anything: an empty record, a state that ended with ZooKeeper.
+            MetadataRecord::NoOp(_) | MetadataRecord::ZkMigrationState(_) => {}
         }
         Ok(())
     }

@@ -20,6 +20,8 @@ pub const METADATA_VERSION_MIN: i16 = 7;
 /// The newest metadata.version of Kafka 4.3 (4.3-IV0), which new clusters get.
 pub const METADATA_VERSION_LATEST: i16 = 30;
 
+/// The metadata.version that has metadata transactions (3.6-IV1, KIP-868).
+pub const TRANSACTIONS_SINCE: i16 = 13;
 /// The metadata.version that has records of cordoned log directories (4.3-IV0, KIP-1066).
 pub const CORDONED_DIRS_SINCE: i16 = 30;
 

@@ -27,6 +27,8 @@ pub struct MetadataImage {
     pub configs: ConfigsImage,
     pub producer_ids: ProducerIdsImage,
     pub security: SecurityImage,
+    /// A metadata transaction has begun and not ended; nothing of it is in the image (KIP-868).
+    pub transaction_open: bool,
 }
 
 impl Default for MetadataImage {
@@ -41,6 +43,7 @@ impl Default for MetadataImage {
             configs: ConfigsImage::default(),
             producer_ids: ProducerIdsImage::default(),
             security: SecurityImage::default(),
+            transaction_open: false,
         }
     }
 }

@@ -153,12 +153,19 @@ impl Loader {
 
     fn take_record(&mut self, record: &MetadataRecord) {
         match (record, &mut self.transaction) {
-            (MetadataRecord::BeginTransaction(_), _) => self.transaction = Some(Vec::new()),
-            (MetadataRecord::AbortTransaction(_), _) => self.transaction = None,
+            (MetadataRecord::BeginTransaction(_), transaction) => {
+                *transaction = Some(Vec::new());
+                self.apply(record);
+            }
+            (MetadataRecord::AbortTransaction(_), transaction) => {
+                *transaction = None;
+                self.apply(record);
+            }
             (MetadataRecord::EndTransaction(_), transaction) => {
                 for record in transaction.take().unwrap_or_default() {
                     self.apply(&record);
                 }
+                self.apply(record);
             }
             (record, Some(transaction)) => transaction.push(record.clone()),
             (record, None) => self.apply(record),

@@ -106,7 +106,7 @@ fn finish<R>(
         Vec::new()
     };
     let all = records.into_iter().map(MetadataRecord::from).chain(cleared);
-    Outcome::new(all.collect(), response)
+    Outcome::atomic(all.collect(), response)
 }
 
 /// A changed minimum makes the remembered eligible leaders meaningless (KIP-966): of the topic, or of all for `""`.

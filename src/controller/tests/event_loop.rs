@@ -22,7 +22,7 @@ use crate::quorum::{
 use crate::types::LeaderEpoch;
 
 /// A metadata log in memory with one voter. Batches are committed at once, or when the test says so.
-struct MemoryLog {
+pub(super) struct MemoryLog {
     leader: watch::Sender<LeaderAndEpoch>,
     state: Mutex<State>,
 }
@@ -37,10 +37,12 @@ struct State {
     held: Option<Vec<oneshot::Sender<()>>>,
     /// How long a commit takes.
     delay: Duration,
+    /// Only so many proposals more are accepted.
+    accepted_max: Option<usize>,
 }
 
 impl MemoryLog {
-    fn new(leader_id: Option<BrokerId>) -> Arc<Self> {
+    pub(super) fn new(leader_id: Option<BrokerId>) -> Arc<Self> {
         let leader = watch::Sender::new(LeaderAndEpoch {
             leader_id,
             epoch: 1,
@@ -51,13 +53,26 @@ impl MemoryLog {
         })
     }
 
-    fn lead(&self, leader_id: Option<BrokerId>, epoch: LeaderEpoch) {
+    pub(super) fn lead(&self, leader_id: Option<BrokerId>, epoch: LeaderEpoch) {
         self.leader
             .send_replace(LeaderAndEpoch { leader_id, epoch });
     }
 
     fn hold_commits(&self) {
         self.state.lock().expect("state").held = Some(Vec::new());
+    }
+
+    /// The log takes `count` proposals more, and refuses the next.
+    pub(super) fn accept_only(&self, count: usize) {
+        self.state.lock().expect("state").accepted_max = Some(count);
+    }
+
+    pub(super) fn append(&self, epoch: LeaderEpoch, records: Vec<MetadataRecord>) -> Offset {
+        self.state.lock().expect("state").append(epoch, records)
+    }
+
+    pub(super) fn batches(&self) -> Vec<Committed> {
+        self.state.lock().expect("state").batches.clone()
     }
 }
 
@@ -96,6 +111,12 @@ impl MetaLog for MemoryLog {
                 released.await.ok();
                 Err(ProposeError::NotLeader)
             });
+        }
+        if let Some(accepted) = &mut state.accepted_max {
+            match accepted.checked_sub(1) {
+                Some(left) => *accepted = left,
+                None => return Box::pin(std::future::ready(Err(ProposeError::NotLeader))),
+            }
         }
         let last_offset = state.append(epoch, records);
         if state.delay.is_zero() {
@@ -161,10 +182,10 @@ impl Publisher for Recorder {
     }
 }
 
-struct Node {
+pub(super) struct Node {
     log: Arc<MemoryLog>,
-    handle: Handle,
-    images: Images,
+    pub(super) handle: Handle,
+    pub(super) images: Images,
     recorder: Arc<Recorder>,
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
@@ -177,7 +198,7 @@ impl Drop for Node {
 }
 
 impl Node {
-    fn start(log: Arc<MemoryLog>, record_bytes_max: i64) -> Self {
+    pub(super) fn start(log: Arc<MemoryLog>, record_bytes_max: i64) -> Self {
         Self::start_as(None, log, record_bytes_max)
     }
 
@@ -219,28 +240,27 @@ impl Node {
         }
     }
 
-    /// Registers broker 1 and has it unfenced.
-    async fn join(&self, incarnation: u128) {
-        let response = self
-            .handle
-            .broker_registration(registration(1, incarnation))
-            .await;
-        assert_eq!(response.error_code, 0);
+    /// Registers a broker and has it unfenced; returns its epoch.
+    pub(super) async fn join(&self, broker_id: BrokerId, incarnation: u128) -> i64 {
+        let request = registration(broker_id, incarnation);
+        let registered = self.handle.broker_registration(request).await;
+        assert_eq!(registered.error_code, 0);
         let request = BrokerHeartbeatRequest {
-            broker_id: 1,
-            broker_epoch: response.broker_epoch,
+            broker_id,
+            broker_epoch: registered.broker_epoch,
             current_metadata_offset: self.images.current().last_offset,
             ..BrokerHeartbeatRequest::default()
         };
         let response = self.handle.broker_heartbeat(request).await;
         assert_eq!((response.error_code, response.is_fenced), (0, false));
         assert!(
-            self.images.current().cluster.is_alive(1),
+            self.images.current().cluster.is_alive(broker_id),
             "applied when answered"
         );
+        registered.broker_epoch
     }
 
-    async fn create(&self, topic: CreatableTopic) -> i16 {
+    pub(super) async fn create(&self, topic: CreatableTopic) -> i16 {
         let request = create(vec![topic]).with_timeout_ms(5_000);
         self.handle.create_topics(request).await.topics[0].error_code
     }
@@ -251,7 +271,7 @@ impl Node {
 async fn topics_live_through_a_restart_of_the_controller() {
     let log = MemoryLog::new(Some(1));
     let node = Node::start(Arc::clone(&log), i64::MAX);
-    node.join(1).await;
+    node.join(1, 1).await;
     assert_eq!(node.create(topic("t", 2, 1)).await, 0);
     assert_eq!(node.create(topic("t", 2, 1)).await, 36);
     assert_eq!(node.create(topic("doomed", 1, 1)).await, 0);
@@ -279,7 +299,7 @@ async fn topics_live_through_a_restart_of_the_controller() {
 async fn nothing_is_published_before_the_broker_is_registered() {
     let log = MemoryLog::new(Some(1));
     let node = Node::start(Arc::clone(&log), i64::MAX);
-    node.join(1).await;
+    node.join(1, 1).await;
     assert_eq!(node.create(topic("t", 2, 1)).await, 0);
     let end = node.images.current().last_offset;
     drop(node);
@@ -287,7 +307,7 @@ async fn nothing_is_published_before_the_broker_is_registered() {
     node.images.wait_for_loaded(end).await;
     assert!(node.recorder.0.lock().expect("deltas").is_empty());
     assert_eq!(node.images.current().last_offset, -1);
-    node.join(2).await;
+    node.join(1, 2).await;
     let deltas = node.recorder.0.lock().expect("deltas").clone();
     assert!(deltas[0].initial && deltas[0].brokers_changed.contains(&1));
     assert_eq!(deltas[0].topics_changed.len(), 1, "with all there was");
@@ -321,7 +341,7 @@ async fn requests_wait_for_a_leader_and_are_refused_by_others() {
 async fn what_is_not_committed_is_forgotten() {
     let log = MemoryLog::new(Some(1));
     let node = Node::start(Arc::clone(&log), i64::MAX);
-    node.join(1).await;
+    node.join(1, 1).await;
     log.hold_commits();
     let requests = ["a", "b"].map(|topic_name| {
         let handle = node.handle.clone();
@@ -378,7 +398,7 @@ fn controller_metrics() -> Arc<Metrics> {
 async fn operations_and_commits_are_measured() {
     let log = MemoryLog::new(Some(1));
     let node = Node::start(Arc::clone(&log), i64::MAX);
-    node.join(1).await;
+    node.join(1, 1).await;
     let queued = "kafka_controller_controllereventmanager_eventqueuetimems_count";
     let before = metric(&node.metrics, queued).await;
     assert!(before >= 2, "registration and heartbeat: {before}");
@@ -418,7 +438,7 @@ async fn elections_last_from_no_leader_to_the_next() {
 #[tokio::test]
 async fn timeouts_are_kafkas() {
     let node = Node::start(MemoryLog::new(Some(1)), i64::MAX);
-    node.join(1).await;
+    node.join(1, 1).await;
     for timeout_ms in [0, -1] {
         let request = create(vec![topic("t", 1, 1)]).with_timeout_ms(timeout_ms);
         assert_eq!(
@@ -523,7 +543,7 @@ async fn a_snapshot_that_comes_later_is_published_as_what_differs() {
 #[tokio::test]
 async fn snapshots_are_written_by_size_and_hold_everything() {
     let node = Node::start(MemoryLog::new(Some(1)), 2_000);
-    node.join(1).await;
+    node.join(1, 1).await;
     for number in 0..40 {
         assert_eq!(node.create(topic(&format!("t{number}"), 3, 1)).await, 0);
     }

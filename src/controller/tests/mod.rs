@@ -2,6 +2,7 @@
 
 mod brokers;
 mod event_loop;
+mod large_operations;
 mod partition_changes;
 mod periodic;
 mod placement;
