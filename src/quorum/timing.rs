@@ -4,17 +4,29 @@
 //!
 //! | key | meaning here | where it is not set |
 //! |---|---|---|
-//! | `controller.quorum.fetch.timeout.ms` | silence after which followers elect | `election.timeout.ms`, else 250 |
+//! | `controller.quorum.fetch.timeout.ms` | silence after which followers elect, at the least | `election.timeout.ms`, else 750 |
 //! | `controller.quorum.election.timeout.ms` | the same, where the key above is not set | |
-//! | `controller.quorum.election.backoff.max.ms` | what chance adds to that, at most | the silence once more |
+//! | `controller.quorum.election.backoff.max.ms` | what chance adds to that, at most | the silence once more, else 250 |
 //! | `controller.quorum.request.timeout.ms` | wait for an answer | 500 for a vote, 2000 |
 //! | `controller.quorum.retry.backoff.ms` | rest before a connection is made again | 50 |
+//!
+//! To openraft a silence has two parts. First the leader's lease, as long as its longest election timeout: nobody votes against it, and
+//! it refuses to write once a majority was silent for so long, which on a busy machine is soon.
+//! Then an election timeout that chance chooses between the shortest and the longest, and after which an election that came to
+//! nothing is held again.
+//!
+//! ```text
+//! last heartbeat            lease               shortest      longest timeout
+//! |-------------------------------------------------|-----------|===========|
+//!                                                           elects in here
+//! ```
 
 use std::time::Duration;
 
 use crate::config::Config;
 
-const SILENCE_MS: u64 = 250;
+const SILENCE_MS: u64 = 750;
+const SPREAD_MS: u64 = 250;
 const HEARTBEAT_INTERVAL_MS: u64 = 100;
 /// A vote that takes longer is of no use: the next election has begun.
 const VOTE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -25,7 +37,7 @@ const RETRY_BACKOFF: Duration = Duration::from_millis(50);
 /// The times of a voter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuorumTiming {
-    /// Followers elect after a silence that chance chooses between the two.
+    /// Of openraft: followers elect after a silence between the two and twice the second.
     pub election_timeout_min_ms: u64,
     pub election_timeout_max_ms: u64,
     pub heartbeat_interval_ms: u64,
@@ -82,14 +94,17 @@ impl QuorumTiming {
         retry_backoff_ms: Option<u64>,
         fetch_timeout_ms: u64,
     ) -> Self {
-        // openraft needs room for a heartbeat in it, and two different ends of the range.
+        // openraft needs room for a heartbeat in the shortest timeout, and two different ends of the range.
+        let spread_ms = backoff_max_ms.or(silence_ms).unwrap_or(SPREAD_MS).max(1);
         let silence_ms = silence_ms.unwrap_or(SILENCE_MS).max(20);
-        let spread_ms = backoff_max_ms.unwrap_or(silence_ms).max(1);
+        let heartbeat_interval_ms = HEARTBEAT_INTERVAL_MS.min(silence_ms * 2 / 5);
+        let min_ms = silence_ms.saturating_sub(spread_ms) / 2;
+        let min_ms = min_ms.max(heartbeat_interval_ms * 3 / 2);
         let request_timeout = request_timeout_ms.map(Duration::from_millis);
         Self {
-            election_timeout_min_ms: silence_ms,
-            election_timeout_max_ms: silence_ms + spread_ms,
-            heartbeat_interval_ms: HEARTBEAT_INTERVAL_MS.min(silence_ms * 2 / 5),
+            election_timeout_min_ms: min_ms,
+            election_timeout_max_ms: u64::midpoint(silence_ms, spread_ms).max(min_ms + 1),
+            heartbeat_interval_ms,
             vote_timeout: request_timeout.unwrap_or(VOTE_TIMEOUT),
             request_timeout: request_timeout.unwrap_or(REQUEST_TIMEOUT),
             retry_backoff: retry_backoff_ms.map_or(RETRY_BACKOFF, Duration::from_millis),
@@ -115,14 +130,12 @@ mod tests {
         };
         let ours = QuorumTiming::default();
         assert_eq!(timing(&[]), ours);
-        assert_eq!(
-            (
-                ours.election_timeout_min_ms,
-                ours.election_timeout_max_ms,
-                ours.heartbeat_interval_ms
-            ),
-            (250, 500, 100)
-        );
+        // The shortest and the longest silence, and the heartbeats.
+        let silence = |it: QuorumTiming| {
+            let (min_ms, max_ms) = (it.election_timeout_min_ms, it.election_timeout_max_ms);
+            (min_ms + max_ms, 2 * max_ms, it.heartbeat_interval_ms)
+        };
+        assert_eq!(silence(ours), (750, 1_000, 100));
         // Kafka's defaults, written down.
         let kafkas = timing(&[
             ("election.timeout", "1000"),
@@ -131,15 +144,13 @@ mod tests {
             ("request.timeout", "2000"),
             ("retry.backoff", "20"),
         ]);
-        assert_eq!(kafkas.election_timeout_min_ms, 2_000);
-        assert_eq!(kafkas.election_timeout_max_ms, 3_000);
+        assert_eq!(silence(kafkas), (2_000, 3_000, 100));
         assert_eq!(kafkas.vote_timeout, Duration::from_secs(2));
         assert_eq!(kafkas.retry_backoff, Duration::from_millis(20));
         let slow = timing(&[("election.timeout", "1000")]);
-        assert_eq!(
-            (slow.election_timeout_min_ms, slow.election_timeout_max_ms),
-            (1_000, 2_000)
-        );
+        assert_eq!(silence(slow), (1_150, 2_000, 100));
+        let quick = timing(&[("fetch.timeout", "250")]);
+        assert_eq!(silence(quick), (400, 500, 100));
         let patient = timing(&[("fetch.timeout", "4000")]);
         assert_eq!(patient.majority_silence_max, Duration::from_secs(6));
         // However small, raft must accept it.

@@ -2,6 +2,7 @@
 
 mod conformance;
 mod crash;
+mod elections;
 mod membership;
 mod snapshots;
 mod three_voters;
