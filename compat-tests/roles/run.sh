@@ -120,4 +120,20 @@ check "producing goes on" acknowledged 500
 echo "-- nothing is lost"
 check "every acknowledged record is there once" nothing_lost
 
+echo "-- brokers that cannot be of this cluster"
+# stranger ID NODE_ID CLUSTER : a broker in place ID that gives itself NODE_ID and was formatted for CLUSTER
+stranger() {
+    local servers
+    servers=$(printf '127.0.0.1:%s,' "${NODE_CONTROLLER_PORT[@]}")
+    NODE_DIR[$1]=$(mktemp -d "$OTTLA_TMP/node.XXXXXX")
+    NODE_PORT[$1]=$(free_port)
+    _write_apart "$1" broker "PLAINTEXT://127.0.0.1:${NODE_PORT[$1]}" "node.id=$2" "controller.quorum.bootstrap.servers=${servers%,}"
+    _format "${NODE_DIR[$1]}" "$3" && run_node "$1"
+}
+another=$(random_uuid)
+stranger 7 7 "$another"
+check "one of another cluster says which" eventually 20 logged 7 "this node is of cluster $another, but .* of $CLUSTER_ID"
+stranger 8 "$(leader)" "$CLUSTER_ID"
+check "one with the leader's node.id says so" eventually 20 logged 8 "the leading controller has this broker's node.id"
+
 finish

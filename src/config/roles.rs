@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::fields::{Config, parse_server, parse_voter};
+use super::key::Value;
 use super::load::ConfigError;
 
 impl Config {
@@ -20,7 +21,29 @@ impl Config {
         if self.is_broker() {
             self.check_broker(&names)?;
         }
-        Ok(())
+        self.check_early_start()
+    }
+
+    /// Which listeners open before the node is ready makes no difference here: those of controllers do, others wait.
+    fn check_early_start(&self) -> Result<(), ConfigError> {
+        const KEY: &str = "early.start.listeners";
+        let Some(Value::List(early)) = self.value(KEY) else {
+            return Ok(());
+        };
+        let is_known = |name: &String| {
+            let mut listeners = self.listeners.iter();
+            listeners.any(|it| it.listener_name == *name)
+        };
+        let mut names = early.iter().filter(|name| !name.is_empty());
+        match names.find(|name| !is_known(name)) {
+            None => Ok(()),
+            Some(name) => Err(ConfigError::new(
+                format!(
+                    "{KEY} contains listener {name}, but this is not contained in listeners or controller.listener.names"
+                ),
+                "name only listeners of this node in it",
+            )),
+        }
     }
 
     /// Where the controllers are.

@@ -523,6 +523,26 @@ fn roles_must_fit_to_listeners_and_quorum() {
 }
 
 #[test]
+fn early_start_listeners_are_listeners_of_this_node() {
+    let check = |names: &str| {
+        let text = format!(
+            "node.id=1\nlisteners=A://:9092\nlistener.security.protocol.map=A:PLAINTEXT\n\
+             inter.broker.listener.name=A\nearly.start.listeners={names}\n"
+        );
+        node(&text).map(|_| ()).map_err(|error| error.to_string())
+    };
+    assert_eq!(check("A"), Ok(()));
+    assert_eq!(check(""), Ok(()));
+    for unknown in ["B", "A,B", "a"] {
+        let refused = check(unknown).unwrap_err();
+        assert!(
+            refused.contains("early.start.listeners contains"),
+            "{refused}"
+        );
+    }
+}
+
+#[test]
 fn a_combined_node_has_the_listener_that_it_names() {
     let listeners = "listeners=PLAINTEXT://:9092,CONTROLLER://:9093\n\
         listener.security.protocol.map=CTRL:PLAINTEXT,CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\n";

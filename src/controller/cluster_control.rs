@@ -106,7 +106,7 @@ impl Heartbeats {
     }
 }
 
-/// The broker's registration; code 102 when there is none, 77 when `epoch` is not its epoch.
+/// The broker's registration; code 77 when there is none, or `epoch` is not its epoch.
 pub(super) fn check_broker_epoch(
     image: &MetadataImage,
     id: BrokerId,
@@ -114,7 +114,7 @@ pub(super) fn check_broker_epoch(
 ) -> Result<&BrokerRegistration, Error> {
     let Some(broker) = image.cluster.broker(id) else {
         let message = format!("broker {id} is not registered");
-        return Err(Error::new(ErrorCode::BrokerIdNotRegistered, message));
+        return Err(Error::new(ErrorCode::StaleBrokerEpoch, message));
     };
     if broker.epoch != epoch {
         let message = format!("broker {id} has epoch {}, not {epoch}", broker.epoch);

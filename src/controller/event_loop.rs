@@ -289,6 +289,7 @@ impl EventLoop {
             settings: &self.params.settings,
             now_ms: self.params.clock.monotonic_ms(),
             next_offset: self.params.log.end_offset(),
+            kraft_version: self.params.log.kraft_version(),
             rng: &mut self.rng,
             heartbeats: &mut active.heartbeats,
         };

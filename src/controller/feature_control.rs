@@ -65,7 +65,7 @@ pub(super) fn update_features(
 ) -> Outcome<UpdateFeaturesResponse> {
     let mut records = Vec::new();
     for update in &request.feature_updates {
-        match update_feature(turn.image, update) {
+        match update_feature(turn, update) {
             Ok(record) => records.extend(record),
             Err(error) => {
                 let why = error.message.unwrap_or_default();
@@ -95,9 +95,10 @@ fn upgrade_type(update: &FeatureUpdateKey) -> i8 {
 }
 
 fn update_feature(
-    image: &MetadataImage,
+    turn: &Turn<'_>,
     update: &FeatureUpdateKey,
 ) -> Result<Option<MetadataRecord>, Error> {
+    let image = turn.image;
     let (name, level): (&str, i16) = (&update.feature, update.max_version_level);
     let refuse = |why: String| {
         let message = format!("{name} cannot get level {level}: {why}");
@@ -114,7 +115,7 @@ fn update_feature(
         return refuse(why);
     }
     let current = match name {
-        features::KRAFT_VERSION => features::KRAFT_VERSION_LEVEL,
+        features::KRAFT_VERSION => turn.kraft_version,
         _ => image.features.level(name),
     };
     if level < current && kind == UPGRADE {
@@ -127,7 +128,8 @@ fn update_feature(
         if level == current {
             return Ok(None);
         }
-        return refuse("the quorum's version cannot be changed here".into());
+        // Kafka can make static voters dynamic. To us a voter with a directory id is another one than without.
+        return refuse("the quorum's voters stay static or dynamic, as they were formatted".into());
     }
     if name == METADATA_VERSION && level < current {
         return refuse_lossy_downgrade(current, level, kind)

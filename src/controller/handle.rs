@@ -377,13 +377,15 @@ impl Handle {
         &self,
         request: ListPartitionReassignmentsRequest,
     ) -> ListPartitionReassignmentsResponse {
+        use reassignment_control::list_partition_reassignments as list;
+        if self.remote.is_none() {
+            // Asked of a controller, whether it is the active one or not: it answers from what it has heard.
+            return list(&self.images.current(), &request);
+        }
         let (timeout_ms, version) = (request.timeout_ms, 0);
-        let result = self.ask(
-            timeout_ms,
-            version,
-            request,
-            reassignment_control::list_partition_reassignments,
-        );
+        let result = self.ask(timeout_ms, version, request, |turn, request| {
+            Outcome::unchanged(list(turn.image, request))
+        });
         let failed = |error: Error| {
             ListPartitionReassignmentsResponse::default()
                 .with_error_code(error.code())

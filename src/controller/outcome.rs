@@ -19,6 +19,8 @@ pub struct Turn<'a> {
     pub now_ms: i64,
     /// The offset that the first record of this turn will get.
     pub next_offset: Offset,
+    /// The quorum's level of kraft.version.
+    pub kraft_version: i16,
     pub rng: &'a mut Rng,
     /// When brokers were heard of; lost with the leadership, rebuilt by the next leader.
     pub heartbeats: &'a mut Heartbeats,

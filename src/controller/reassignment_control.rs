@@ -28,7 +28,7 @@ use super::outcome::{Outcome, Turn};
 use super::partition_change::Election;
 use super::partition_control::{build, topic_rules};
 use super::topic_control::validate_assignment;
-use crate::metadata::{PartitionRegistration, TopicImage};
+use crate::metadata::{MetadataImage, PartitionRegistration, TopicImage};
 use crate::protocol::metadata_records::{MetadataRecord, PartitionChangeRecord};
 use crate::protocol::{Error, ErrorCode};
 use crate::quorum::RECORDS_PER_BATCH_MAX;
@@ -186,10 +186,9 @@ fn cancel(
 
 /// ListPartitionReassignments: what is under way, of some topics or of all.
 pub(super) fn list_partition_reassignments(
-    turn: &mut Turn<'_>,
+    image: &MetadataImage,
     request: &ListPartitionReassignmentsRequest,
-) -> Outcome<ListPartitionReassignmentsResponse> {
-    let image = turn.image;
+) -> ListPartitionReassignmentsResponse {
     let topics = match &request.topics {
         None => image
             .topics
@@ -204,10 +203,9 @@ pub(super) fn list_partition_reassignments(
             })
             .collect(),
     };
-    let response = ListPartitionReassignmentsResponse::default()
+    ListPartitionReassignmentsResponse::default()
         .with_error_message(None)
-        .with_topics(topics);
-    Outcome::unchanged(response)
+        .with_topics(topics)
 }
 
 fn ongoing(

@@ -138,7 +138,19 @@ async fn ask(inner: &Inner, at: u32, (host, port): (&str, u16), as_voter: bool) 
     };
     let nobody = u64::MAX - u64::from(at);
     match inner.transport.call(nobody, there, request).await {
-        Ok(RaftResponse::Join(agreed)) => agreed,
+        Ok(RaftResponse::Join { agreed, cluster_id }) => {
+            if cluster_id != inner.cluster_id {
+                let (own, theirs) = (&inner.cluster_id, cluster_id);
+                warn!(
+                    host,
+                    port,
+                    ?own,
+                    ?theirs,
+                    "that controller is of another cluster"
+                );
+            }
+            agreed
+        }
         Ok(_) => false,
         Err(error) => {
             warn!(host, port, %error, "cannot ask to join the metadata quorum");

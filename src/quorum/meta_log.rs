@@ -232,7 +232,10 @@ impl OpenraftMetaLog {
                 // A voter without a directory id would make the voters static.
                 let is_replica = node_id >= 0 && !node.directory_id.is_nil();
                 let may_join = is_ours && is_replica;
-                RaftResponse::Join(may_join && self.inner.admit(node_id, node, as_voter).await)
+                RaftResponse::Join {
+                    agreed: may_join && self.inner.admit(node_id, node, as_voter).await,
+                    cluster_id: self.inner.cluster_id.clone(),
+                }
             }
         })
     }

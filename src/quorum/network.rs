@@ -54,8 +54,11 @@ pub enum RaftResponse {
     PreVote(VoteResponse<TypeConfig>),
     TransferLeader(TransferLeaderResponse<TypeConfig>),
     InstallSnapshot(SnapshotResponse<TypeConfig>),
-    /// Whether it is one now.
-    Join(bool),
+    /// Whether it is one now, and the cluster of who answers.
+    Join {
+        agreed: bool,
+        cluster_id: Option<String>,
+    },
 }
 
 /// A request did not get its answer.

@@ -220,6 +220,13 @@ impl Session {
 
     /// The controller knows another process under this broker's id: a registration that the former process sent came late.
     /// This one takes its place again, as one that may have lost something, so that nothing is led on a doubt.
+    /// Whether another registration has taken the place of this process's. Who was unregistered stays so.
+    fn is_replaced(&self) -> bool {
+        let image = self.services.images.current();
+        let known = image.cluster.broker(self.broker_id);
+        known.is_some_and(|known| known.epoch != self.broker_epoch())
+    }
+
     async fn register_again(&self) {
         let request = BrokerRegistrationRequest::clone(&self.registration);
         let request = request.with_previous_broker_epoch(-1);
@@ -300,7 +307,7 @@ impl Session {
             };
             match response.error_code.err() {
                 None => deadline = None,
-                Some(ErrorCode::StaleBrokerEpoch) => {
+                Some(ErrorCode::StaleBrokerEpoch) if self.is_replaced() => {
                     stop.run_until_cancelled(self.register_again()).await;
                 }
                 Some(code) => warn!(?code, "heartbeat refused"),

@@ -137,6 +137,7 @@ impl World {
             settings: &settings,
             now_ms,
             next_offset: active.image.next_offset(),
+            kraft_version: 1,
             rng: &mut active.rng,
             heartbeats: &mut active.heartbeats,
         };

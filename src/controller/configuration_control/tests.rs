@@ -62,6 +62,7 @@ impl Cluster {
             settings: &self.settings,
             now_ms: 0,
             next_offset: 0,
+            kraft_version: 1,
             rng: &mut Rng::new([1; 4]),
             heartbeats: &mut Heartbeats::default(),
         });

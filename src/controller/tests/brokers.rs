@@ -110,7 +110,7 @@ fn heartbeats_unfence_who_has_caught_up() {
     let mut cluster = Cluster::new();
     let epoch = cluster.register(registration(1, 1)).expect("registers");
     assert_eq!(cluster.heartbeat(1, epoch + 1, |r| r).error_code, 77);
-    assert_eq!(cluster.heartbeat(2, epoch, |r| r).error_code, 102);
+    assert_eq!(cluster.heartbeat(2, epoch, |r| r).error_code, 77);
     let behind = cluster.heartbeat(1, epoch, |r| BrokerHeartbeatRequest {
         current_metadata_offset: epoch - 1,
         ..r
@@ -498,7 +498,7 @@ fn producer_ids_come_in_blocks_and_never_twice() {
     assert_eq!(allocate(&mut cluster, 1, epochs[0]), (0, 0, 1000));
     assert_eq!(allocate(&mut cluster, 2, epochs[1]), (0, 1000, 1000));
     assert_eq!(allocate(&mut cluster, 2, epochs[0]).0, 77);
-    assert_eq!(allocate(&mut cluster, 3, 0).0, 102);
+    assert_eq!(allocate(&mut cluster, 3, 0).0, 77);
     assert_eq!(allocate(&mut cluster, 1, epochs[0]), (0, 2000, 1000));
 }
 
@@ -542,4 +542,19 @@ fn features_change_within_what_everybody_supports() {
         assert_eq!(response.error_code, code, "{feature} {level} {kind}");
     }
     assert_eq!(cluster.image.features.level("group.version"), 1);
+}
+
+#[test]
+fn a_static_quorum_does_not_claim_to_have_become_dynamic() {
+    let mut cluster = Cluster::with_brokers(1);
+    cluster.kraft_version = 0;
+    for (level, kind, code) in [(1, 1, 95), (1, 2, 95), (0, 1, 0), (0, 2, 0)] {
+        let update = FeatureUpdateKey::default()
+            .with_feature(StrBytes::from_static_str("kraft.version"))
+            .with_max_version_level(level)
+            .with_upgrade_type(kind);
+        let request = UpdateFeaturesRequest::default().with_feature_updates(vec![update]);
+        let response = cluster.run(|turn| feature_control::update_features(turn, &request));
+        assert_eq!(response.error_code, code, "{level} {kind}");
+    }
 }

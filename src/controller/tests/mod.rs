@@ -94,6 +94,7 @@ struct Cluster {
     heartbeats: Heartbeats,
     rng: Rng,
     now_ms: i64,
+    kraft_version: i16,
     /// All records ever written.
     log: Vec<MetadataRecord>,
 }
@@ -107,6 +108,7 @@ impl Cluster {
             heartbeats: Heartbeats::default(),
             rng: Rng::new([1, 2, 3, 4]),
             now_ms: 0,
+            kraft_version: 1,
             log: Vec::new(),
         };
         let records = feature_control::bootstrap_records(&newest_features(), 1);
@@ -142,6 +144,7 @@ impl Cluster {
             settings: &self.settings,
             now_ms: self.now_ms,
             next_offset: self.image.next_offset(),
+            kraft_version: self.kraft_version,
             rng: &mut self.rng,
             heartbeats: &mut self.heartbeats,
         };

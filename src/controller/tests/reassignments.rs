@@ -61,8 +61,7 @@ impl Cluster {
     /// Topics and partitions that are being reassigned.
     fn reassigned(&mut self) -> Vec<(String, Vec<i32>)> {
         let request = ListPartitionReassignmentsRequest::default().with_topics(None);
-        let response =
-            self.run(|turn| reassignment_control::list_partition_reassignments(turn, &request));
+        let response = reassignment_control::list_partition_reassignments(&self.image, &request);
         let topics = response.topics.iter().map(|topic| {
             let partitions = topic.partitions.iter().map(|p| p.partition_index);
             (topic.name.to_string(), partitions.collect())

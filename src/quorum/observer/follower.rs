@@ -12,7 +12,9 @@ use kafka_protocol::messages::fetch_snapshot_request::{
     PartitionSnapshot, SnapshotId, TopicSnapshot,
 };
 use kafka_protocol::messages::fetch_snapshot_response::PartitionSnapshot as SnapshotPiece;
-use kafka_protocol::messages::{BrokerId as WireBrokerId, FetchSnapshotRequest, TopicName};
+use kafka_protocol::messages::{
+    BrokerId as WireBrokerId, DescribeClusterRequest, FetchSnapshotRequest, TopicName,
+};
 use kafka_protocol::protocol::StrBytes;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
@@ -23,6 +25,7 @@ use super::super::store::lock;
 use super::super::types::VoterEndpoint;
 use super::Inner;
 use super::log::CheckpointId;
+use crate::protocol::ErrorCode;
 use crate::protocol::messages::fetch::{
     FetchPartition, FetchRequest, FetchResponse, FetchTopic, PartitionData, ReplicaState,
 };
@@ -33,6 +36,9 @@ use crate::types::{
 
 const FETCH_VERSION: i16 = 18;
 const SNAPSHOT_VERSION: i16 = 1;
+const DESCRIBE_CLUSTER_VERSION: i16 = 1;
+/// The endpoint type of DescribeCluster that controllers answer.
+const CONTROLLERS: i8 = 2;
 /// How long the leader may hold a fetch (`KafkaRaftClient.MAX_FETCH_WAIT_MS`).
 const FETCH_WAIT: Duration = Duration::from_millis(500);
 /// Rest after what does not go away by asking somebody else.
@@ -136,8 +142,10 @@ impl Follower {
             }
         };
         if let Some(code) = response.error_code.err() {
-            warn!(?code, target_node = %peer.target(), "fetch of the metadata log refused");
+            let why = self.why_refused(code, &peer).await;
+            self.trouble = Some(why);
             self.leader = None;
+            self.candidate = self.candidate.wrapping_add(1);
             return Next::Rest;
         }
         let known_epoch = self.epoch;
@@ -145,6 +153,15 @@ impl Follower {
             warn!(target_node = %peer.target(), "an answer without the metadata log");
             return Next::Rest;
         };
+        if answer.current_leader.leader_id == self.inner.params.node_id {
+            // Kafka stops here too: who leads cannot be told from who follows.
+            let id = self.inner.params.node_id;
+            self.trouble = Some(format!(
+                "the leading controller has this broker's node.id {id}"
+            ));
+            self.leader = None;
+            return Next::Rest;
+        }
         match answer.error_code.err() {
             None => self.take_answer(answer, &peer).await,
             // Where the leader is has just been said, or somebody else knows.
@@ -159,6 +176,21 @@ impl Follower {
                 Next::AskAnother
             }
         }
+    }
+
+    /// The code says all, but for which cluster the controller is of.
+    async fn why_refused(&self, code: ErrorCode, peer: &Peer) -> String {
+        let target = peer.target();
+        if code != ErrorCode::InconsistentClusterId {
+            return format!("{target} refuses with {code:?}");
+        }
+        let own = &self.inner.params.cluster_id;
+        let request = DescribeClusterRequest::default().with_endpoint_type(CONTROLLERS);
+        let timeout = self.inner.params.timing.request_timeout;
+        let asked = peer.call(DESCRIBE_CLUSTER_VERSION, &request, timeout).await;
+        let theirs = asked.map(|response| response.cluster_id.to_string());
+        let theirs = theirs.unwrap_or_else(|error| error.to_string());
+        format!("this node is of cluster {own}, but {target} of {theirs}")
     }
 
     /// The leader, or while there is none each of the known controllers in turn.

@@ -393,7 +393,8 @@ async fn who_claims_the_leaders_node_id_does_not_take_its_place() {
         as_voter: true,
     };
     let answer = one.handle(claim).await.unwrap();
-    assert!(matches!(answer, RaftResponse::Join(false)), "{answer:?}");
+    let agreed = matches!(answer, RaftResponse::Join { agreed: true, .. });
+    assert!(!agreed, "{answer:?}");
     assert_eq!(members(&one), (vec![1, 2], vec![]));
 }
 
