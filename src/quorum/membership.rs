@@ -19,7 +19,8 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::VoterWait;
-use super::meta_log::{Forward, Inner, MetadataRaft};
+use super::meta_log::{Inner, MetadataRaft};
+use super::proposals::Forward;
 use super::store::lock;
 use super::types::{
     CommittedLeaderId, LogId, Membership, Proposal, StoredMembership, VoterNode, kraft_version,

@@ -7,50 +7,43 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
 use openraft::{Config, Instant, Raft, Snapshot, SnapshotPolicy};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
-use super::checkpoint;
 use super::join::{self, Joining};
 use super::log_storage::LogStore;
-use super::membership::MembersStep;
 use super::network::{NetworkFactory, RaftRequest, RaftResponse, Transport};
 use super::observers::Observers;
-use super::sidecar::Checkpoint;
+use super::proposals::{Forward, Proposals, run_forwarder};
 use super::state_machine::StateMachine;
 use super::store::{Store, lock};
 use super::subscriber;
 use super::timing::QuorumTiming;
 use super::transport::address;
 use super::types::{
-    AppliedEntry, CommittedLeaderId, Membership, Proposal, VoterEndpoint, VoterNode, is_sole_voter,
-    kraft_version, leader_epoch, leader_node, node_id, raft_id,
+    Membership, VoterEndpoint, VoterNode, is_sole_voter, kraft_version, leader_epoch, leader_node,
+    node_id, raft_id,
 };
 use super::voters::{VoterChange, VoterChangeError};
 use super::writer::Command;
 use super::{
-    BoxFuture, Committed, LeaderAndEpoch, MetaLog, ProposeError, QuorumInfo, RECORDS_PER_BATCH_MAX,
-    ReplicaState, SnapshotError, TypeConfig, VoterWait,
+    BoxFuture, Committed, LeaderAndEpoch, MetaLog, ProposeError, QuorumInfo, ReplicaState,
+    SnapshotError, TypeConfig, VoterWait,
 };
 use crate::clock::Clock;
 use crate::config::TopicConfig;
 use crate::log::{Log, LogDir, OpenParams};
-use crate::protocol::batch::BatchBuilder;
-use crate::protocol::metadata_records::{MetadataRecord, encode_record};
+use crate::protocol::metadata_records::MetadataRecord;
 use crate::types::{
     BrokerId, CLUSTER_METADATA_TOPIC, CLUSTER_METADATA_TOPIC_ID, LeaderEpoch, Offset, TimestampMs,
     TopicPartition, Uuid,
 };
 
-/// Checkpoints that are kept: should the newest be damaged, the older one and the log behind it still serve.
-const CHECKPOINTS_KEPT: usize = 2;
-
 pub(super) type MetadataRaft = Raft<TypeConfig, StateMachine>;
-type Answer = openraft::raft::ClientWriteResult<TypeConfig>;
+pub(super) type Answer = openraft::raft::ClientWriteResult<TypeConfig>;
 pub(super) type Responder = ProgressResponder<TypeConfig, Answer>;
 
 /// What [`OpenraftMetaLog::open`] needs.
@@ -107,32 +100,6 @@ pub(super) struct Inner {
     /// Held while its members change, observers among them.
     pub(super) members_turn: Arc<tokio::sync::Mutex<()>>,
     pub(super) stop: CancellationToken,
-}
-
-/// Where the next proposal goes, while this node leads.
-#[derive(Debug, Default)]
-pub(super) struct Proposals {
-    pub(super) leading: bool,
-    pub(super) epoch: LeaderEpoch,
-    pub(super) next_offset: Offset,
-    pub(super) failed: bool,
-}
-
-impl Proposals {
-    pub(super) fn leads(&self, epoch: LeaderEpoch) -> bool {
-        self.leading && self.epoch == epoch
-    }
-}
-
-/// What is on its way to raft, in order.
-pub(super) enum Forward {
-    Records {
-        proposal: Proposal,
-        epoch: LeaderEpoch,
-        responder: Responder,
-    },
-    /// Takes one offset, as was promised to whom comes behind.
-    Members(MembersStep),
 }
 
 impl OpenraftMetaLog {
@@ -302,7 +269,7 @@ impl Drop for OpenraftMetaLog {
     }
 }
 
-fn closed(reason: impl ToString) -> ProposeError {
+pub(super) fn closed(reason: impl ToString) -> ProposeError {
     ProposeError::Closed(reason.to_string().into())
 }
 
@@ -417,30 +384,6 @@ async fn start(
     Ok(())
 }
 
-/// Hands proposals to raft one after the other, which keeps their order.
-async fn run_forwarder(raft: MetadataRaft, mut queue: mpsc::UnboundedReceiver<Forward>) {
-    while let Some(next) = queue.recv().await {
-        match next {
-            Forward::Records {
-                proposal,
-                epoch,
-                responder,
-            } => {
-                let expected = CommittedLeaderId::from(u64::from(epoch.unsigned_abs()));
-                let sent = raft
-                    .write(proposal)
-                    .with_leader(expected)
-                    .responder(responder)
-                    .await;
-                if sent.is_err() {
-                    return;
-                }
-            }
-            Forward::Members(step) => step.carry_out(&raft).await,
-        }
-    }
-}
-
 /// Publishes who leads, and opens and closes the gate for proposals.
 async fn run_leader_watch(inner: Arc<Inner>) {
     let mut metrics = inner.raft.server_metrics();
@@ -488,188 +431,8 @@ impl Inner {
         self.leader.send_replace(now);
     }
 
-    /// Queues a proposal at the next offset.
-    fn queue(
-        &self,
-        epoch: LeaderEpoch,
-        records: Vec<MetadataRecord>,
-    ) -> Result<openraft::type_config::alias::OneshotReceiverOf<TypeConfig, Answer>, ProposeError>
-    {
-        if records.is_empty() || records.len() > RECORDS_PER_BATCH_MAX {
-            return Err(ProposeError::BadSize);
-        }
-        let mut proposals = lock(&self.proposals);
-        if !proposals.leads(epoch) {
-            return Err(ProposeError::NotLeader);
-        }
-        if proposals.failed {
-            return Err(ProposeError::Superseded);
-        }
-        let base_offset = proposals.next_offset;
-        let now_ms = self.clock.wall_ms();
-        let mut batch = BatchBuilder::new().base_offset(base_offset);
-        for record in &records {
-            batch.append(now_ms, None, Some(&encode_record(record)));
-        }
-        let proposal = Proposal {
-            base_offset,
-            batch: batch.build(),
-            records: Some(records.into()),
-            rejected: false,
-        };
-        proposals.next_offset += proposal.records.as_ref().map_or(0, |it| it.len() as Offset);
-        let (responder, answer) = Responder::complete_only();
-        let forward = Forward::Records {
-            proposal,
-            epoch,
-            responder,
-        };
-        self.forward
-            .send(forward)
-            .map_err(|_| closed("raft has stopped"))?;
-        Ok(answer)
-    }
-
-    async fn outcome(
-        self: &Arc<Self>,
-        epoch: LeaderEpoch,
-        answer: openraft::type_config::alias::OneshotReceiverOf<TypeConfig, Answer>,
-    ) -> Result<Offset, ProposeError> {
-        let answer = answer
-            .await
-            .map_err(|_| closed(self.failure().unwrap_or_else(|| "raft has stopped".into())))?;
-        let failed = match answer.map(|response| response.data) {
-            Ok(AppliedEntry {
-                last_offset,
-                rejected: false,
-            }) => return Ok(last_offset),
-            Ok(_) => ProposeError::Superseded,
-            Err(
-                ClientWriteError::ForwardToLeader(_)
-                | ClientWriteError::LogEntryDiscarded(_)
-                | ClientWriteError::PreconditionFailed(_),
-            ) => ProposeError::NotLeader,
-            Err(error @ ClientWriteError::ChangeMembershipError(_)) => closed(error),
-        };
-        let is_first = {
-            let mut proposals = lock(&self.proposals);
-            proposals.leads(epoch) && !std::mem::replace(&mut proposals.failed, true)
-        };
-        if is_first {
-            // Raft refuses proposals, and leads on, when a majority was silent for longer than its lease. What the controller
-            // decides builds on what was refused: it needs an epoch in which to begin anew.
-            warn!(leader_epoch = epoch, reason = %failed, "a proposal was refused, another voter is to lead");
-            let inner = Arc::clone(self);
-            tokio::spawn(async move { inner.hand_over(epoch).await });
-        }
-        Err(failed)
-    }
-
-    fn failure(&self) -> Option<Arc<str>> {
+    pub(super) fn failure(&self) -> Option<Arc<str>> {
         self.store.state().failed.clone()
-    }
-
-    async fn snapshot(
-        &self,
-        offset: Offset,
-        epoch: LeaderEpoch,
-        records: Vec<MetadataRecord>,
-    ) -> Result<(), SnapshotError> {
-        let store = &self.store;
-        let held = store.checkpointing.lock().await;
-        let (checkpoint, last_contained_ms) = self.describe_checkpoint(offset, epoch)?;
-        let dir = store.dir.clone();
-        let membership = checkpoint.membership.membership().clone();
-        let part = tokio::task::spawn_blocking(move || {
-            checkpoint::write_part(
-                &dir,
-                (offset, epoch),
-                last_contained_ms,
-                &membership,
-                &records,
-            )
-        })
-        .await
-        .map_err(storage)?
-        .map_err(storage)?;
-        // The sidecar first: a checkpoint that is visible must have its raft index.
-        let saved = {
-            let mut state = store.state();
-            state.sidecar.checkpoints.push(checkpoint);
-            let sidecar = state.sidecar.clone();
-            store
-                .writer()
-                .start(|reply| Command::Sidecar { sidecar, reply })
-        };
-        saved.await.map_err(storage)?;
-        let path = store.dir.join(checkpoint::file_name(offset, epoch));
-        tokio::task::spawn_blocking(move || publish(&part, &path))
-            .await
-            .map_err(storage)?
-            .map_err(storage)?;
-        let (retired, purge_upto) = {
-            let mut state = store.state();
-            state.published = offset;
-            let checkpoints = &mut state.sidecar.checkpoints;
-            let keep_from = checkpoints.len().saturating_sub(CHECKPOINTS_KEPT);
-            let retired: Vec<Checkpoint> = checkpoints.drain(..keep_from).collect();
-            let purge_upto =
-                (checkpoints.len() == CHECKPOINTS_KEPT).then(|| checkpoints[0].last_log_id.index);
-            (retired, purge_upto)
-        };
-        drop(held);
-        for old in retired {
-            let name = checkpoint::file_name(old.end_offset, old.epoch);
-            let _ = std::fs::remove_file(store.dir.join(name));
-        }
-        info!(offset, epoch, "wrote a metadata snapshot");
-        self.raft.trigger().snapshot().await.map_err(storage)?;
-        if let Some(upto) = purge_upto {
-            self.raft.trigger().purge_log(upto).await.map_err(storage)?;
-        }
-        Ok(())
-    }
-
-    fn describe_checkpoint(
-        &self,
-        offset: Offset,
-        epoch: LeaderEpoch,
-    ) -> Result<(Checkpoint, i64), SnapshotError> {
-        let state = self.store.state();
-        let (last_log_id, last_contained_ms) = state
-            .entry_before(offset)
-            .ok_or(SnapshotError::BadOffset(offset))?;
-        let is_committed = state
-            .applied()
-            .0
-            .is_some_and(|id| last_log_id.index <= id.index);
-        let is_newer = state
-            .sidecar
-            .checkpoints
-            .iter()
-            .all(|it| it.end_offset < offset);
-        if !is_committed || !is_newer || leader_epoch(last_log_id.leader_id.term) != epoch {
-            return Err(SnapshotError::BadOffset(offset));
-        }
-        let checkpoint = Checkpoint {
-            end_offset: offset,
-            epoch,
-            last_log_id,
-            membership: state.membership_at(last_log_id.index),
-        };
-        Ok((checkpoint, last_contained_ms))
-    }
-}
-
-fn storage(error: impl ToString) -> SnapshotError {
-    SnapshotError::Storage(error.to_string().into())
-}
-
-fn publish(part: &std::path::Path, path: &std::path::Path) -> io::Result<()> {
-    std::fs::rename(part, path)?;
-    match path.parent() {
-        Some(dir) => std::fs::File::open(dir)?.sync_all(),
-        None => Ok(()),
     }
 }
 
@@ -739,13 +502,7 @@ impl MetaLog for OpenraftMetaLog {
         let now_ms = inner.clock.wall_ms();
         let state = inner.store.state();
         let replica = |id: u64, node: &VoterNode| {
-            let mut replica = ReplicaState {
-                replica_id: node_id(id),
-                replica_directory_id: node.directory_id,
-                log_end_offset: -1,
-                last_fetch_timestamp_ms: -1,
-                last_caught_up_timestamp_ms: -1,
-            };
+            let mut replica = ReplicaState::unheard(node_id(id), node.directory_id);
             if id == inner.store.own_id() {
                 replica.log_end_offset = state.end_offset();
                 replica.last_fetch_timestamp_ms = now_ms;

@@ -7,6 +7,7 @@
 mod bootstrap;
 mod checkpoint;
 mod control;
+mod entries;
 mod join;
 mod log_storage;
 mod membership;
@@ -15,9 +16,12 @@ mod network;
 mod observer;
 mod observers;
 mod peers;
+mod proposals;
 mod serve;
 mod sidecar;
+mod snapshots;
 mod start;
+mod state;
 mod state_machine;
 mod store;
 mod subscriber;
@@ -205,4 +209,17 @@ pub struct ReplicaState {
     pub last_fetch_timestamp_ms: TimestampMs,
     /// -1 when unknown.
     pub last_caught_up_timestamp_ms: TimestampMs,
+}
+
+impl ReplicaState {
+    /// One of whom no more is known than that it is a member.
+    fn unheard(replica_id: BrokerId, replica_directory_id: Uuid) -> Self {
+        Self {
+            replica_id,
+            replica_directory_id,
+            log_end_offset: -1,
+            last_fetch_timestamp_ms: -1,
+            last_caught_up_timestamp_ms: -1,
+        }
+    }
 }

@@ -9,7 +9,8 @@ use tracing::error;
 
 use super::Committed;
 use super::checkpoint;
-use super::store::{Place, Store};
+use super::state::Place;
+use super::store::Store;
 use super::types::{Entry, Proposal, leader_epoch};
 use crate::protocol::batch::parse_header;
 use crate::protocol::metadata_records::MetadataRecord;

@@ -15,7 +15,8 @@ use tracing::{error, warn};
 
 use super::TypeConfig;
 use super::sidecar::Sidecar;
-use super::store::{State, lock};
+use super::state::State;
+use super::store::lock;
 use super::types::Vote;
 use super::vote_file::VoteFile;
 use crate::clock::Clock;

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use tracing::warn;
 
 use super::super::checkpoint;
-use super::super::store::{invalid, membership_of, read};
+use super::super::entries::{membership_of, read};
+use super::super::store::invalid;
 use super::super::types::Membership;
 use crate::log::{AppendError, Log, StartOffsetReason};
 use crate::protocol::batch::{Batches, parse_header};

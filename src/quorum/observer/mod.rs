@@ -254,13 +254,7 @@ impl MetaLog for Observer {
             let ids = voters.voter_ids();
             ids.filter_map(|id| Some((id, voters.get_node(&id)?)))
         });
-        let voters = nodes.map(|(id, node)| ReplicaState {
-            replica_id: node_id(id),
-            replica_directory_id: node.directory_id,
-            log_end_offset: -1,
-            last_fetch_timestamp_ms: -1,
-            last_caught_up_timestamp_ms: -1,
-        });
+        let voters = nodes.map(|(id, node)| ReplicaState::unheard(node_id(id), node.directory_id));
         QuorumInfo {
             leader_id: leader.leader_id.unwrap_or(-1),
             leader_epoch: leader.epoch,

@@ -18,8 +18,9 @@ use openraft::storage::IOFlushed;
 use openraft::type_config::TypeConfigExt;
 use tokio::sync::mpsc;
 
+use super::entries::log_id;
 use super::network::{NoTransport, Transport};
-use super::store::{Store, log_id};
+use super::store::Store;
 use super::timing::QuorumTiming;
 use super::types::{Entry, Proposal, VoterEndpoint, VoterNode};
 use super::{Committed, Joining, MetaLog, MetaLogParams, OpenraftMetaLog, TypeConfig};
