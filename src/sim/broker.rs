@@ -114,8 +114,11 @@ impl World {
         ] {
             self.schedule_timer(node, delay_ms, timer);
         }
-        for leader in super::world::NODES.into_iter().filter(|id| *id != node) {
-            self.schedule_timer(node, 5, Timer::Fetch(leader));
+        let hosts = self.plan.hosts;
+        if hosts.contains(&node) {
+            for leader in hosts.into_iter().filter(|id| *id != node) {
+                self.schedule_timer(node, 5, Timer::Fetch(leader));
+            }
         }
     }
 

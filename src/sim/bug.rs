@@ -29,10 +29,12 @@ pub enum Bug {
     FencesWithoutShrinking,
     /// A controller that was deposed goes on committing.
     DeposedControllerCommits,
+    /// A voter that lost its disk votes on as if it were the same replica (KIP-853).
+    LostDiskKeepsItsVote,
 }
 
 impl Bug {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::TruncatesToHighWatermark,
         Self::IgnoresDivergence,
         Self::StopsCleanlyWithoutSync,
@@ -46,6 +48,7 @@ impl Bug {
         Self::AcceptsStaleIsr,
         Self::FencesWithoutShrinking,
         Self::DeposedControllerCommits,
+        Self::LostDiskKeepsItsVote,
     ];
 }
 

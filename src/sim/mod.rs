@@ -5,11 +5,13 @@
 //! | real | model |
 //! |---|---|
 //! | `partition::PartitionState`, truncation, `log::LeaderEpochCache`, `log::ProducerState` | a log is a list of entries and how much of it is synced |
-//! | the controller's handlers, `metadata::MetadataImage` | consensus: a list of committed batches and who may append to it |
+//! | the controller's handlers, `metadata::MetadataImage` | consensus: a list of committed batches, who has them and who may append |
+//! | which changes of the voters are allowed, and the voters then | |
 //!
 //! ```text
 //!   faults.rs --> World (world.rs): time, events --> broker.rs, fetching.rs   each node's broker
 //!                        |                       --> controller.rs            each node's controller
+//!                        |                       --> membership.rs            voters, elections, lost disks
 //!                        |                       --> client.rs                idempotent producers, acks=all
 //!                        `--> Oracle (oracle.rs): the invariants
 //! ```
@@ -20,6 +22,7 @@ mod client;
 mod controller;
 mod faults;
 mod fetching;
+mod membership;
 mod messages;
 mod network;
 mod oracle;
@@ -37,7 +40,7 @@ pub use world::{Outcome, run};
 
 use crate::types::BrokerId;
 
-/// A node runs a broker and a controller, as `process.roles=broker,controller`.
+/// A node runs a broker, and a controller while it is a voter of the quorum; else it observes the metadata log.
 type NodeId = BrokerId;
 
 /// Index of a partition of the one topic.
