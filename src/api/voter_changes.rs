@@ -88,13 +88,13 @@ pub fn refusal(error: VoterChangeError) -> Error {
     Error::new(code, error.to_string())
 }
 
-/// Text of an answer: of a failure its own, else that of the code.
+/// Text of an answer: of a failure its own; Kafka leaves it empty where only the code counts.
 pub fn message(result: &Result<(), Error>) -> Option<StrBytes> {
     match result {
         Ok(()) => None,
         Err(error) => {
             let text = error.message.as_ref().map(ToString::to_string);
-            text.map(StrBytes::from_string)
+            Some(StrBytes::from_string(text.unwrap_or_default()))
         }
     }
 }
