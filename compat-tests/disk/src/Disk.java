@@ -174,9 +174,10 @@ public final class Disk {
             configs(admin, names, lines);
             offsets(admin, partitions, lines);
             producers(admin, partitions, lines);
-            for (TopicPartition tp : partitions) {
-                for (IsolationLevel level : IsolationLevel.values()) {
-                    lines.add("records " + tp + " " + level + " " + records(bootstrap, tp, level));
+            for (IsolationLevel level : IsolationLevel.values()) {
+                Map<String, Object> config = Map.of("isolation.level", level.toString().toLowerCase(Locale.ROOT), "fetch.max.wait.ms", "50");
+                try (KafkaConsumer<byte[], byte[]> consumer = consumer(bootstrap, config)) {
+                    for (TopicPartition tp : partitions) lines.add("records " + tp + " " + level + " " + records(consumer, tp));
                 }
             }
             for (GroupListing group : admin.listGroups().all().get()) {
@@ -226,20 +227,17 @@ public final class Disk {
         });
     }
 
-    static String records(String bootstrap, TopicPartition tp, IsolationLevel level) throws Exception {
+    static String records(KafkaConsumer<byte[], byte[]> consumer, TopicPartition tp) throws Exception {
         MessageDigest digest = MessageDigest.getInstance("SHA-256");
         long count = 0;
-        Map<String, Object> config = Map.of("isolation.level", level.toString().toLowerCase(Locale.ROOT), "fetch.max.wait.ms", "50");
-        try (KafkaConsumer<byte[], byte[]> consumer = consumer(bootstrap, config)) {
-            consumer.assign(List.of(tp));
-            long end = consumer.endOffsets(List.of(tp)).get(tp);
-            consumer.seekToBeginning(List.of(tp));
-            while (consumer.position(tp) < end) {
-                for (ConsumerRecord<byte[], byte[]> r : consumer.poll(Duration.ofMillis(500))) {
-                    count++;
-                    digest.update((r.offset() + " " + r.timestamp() + " " + r.timestampType() + " " + text(r.key()) + " " + text(r.value())).getBytes());
-                    r.headers().forEach(h -> digest.update((h.key() + "=" + text(h.value())).getBytes()));
-                }
+        consumer.assign(List.of(tp));
+        long end = consumer.endOffsets(List.of(tp)).get(tp);
+        consumer.seekToBeginning(List.of(tp));
+        while (consumer.position(tp) < end) {
+            for (ConsumerRecord<byte[], byte[]> r : consumer.poll(Duration.ofMillis(500))) {
+                count++;
+                digest.update((r.offset() + " " + r.timestamp() + " " + r.timestampType() + " " + text(r.key()) + " " + text(r.value())).getBytes());
+                r.headers().forEach(h -> digest.update((h.key() + "=" + text(h.value())).getBytes()));
             }
         }
         return count + " " + HexFormat.of().formatHex(digest.digest(), 0, 8);
