@@ -483,7 +483,8 @@ impl State {
         })
     }
 
-    /// Numbers the batches of the log from `first_index` and `end_offset` on.
+    /// Numbers the batches of the log from `first_index` and `end_offset` on. A damaged one stops the start, as it does
+    /// Kafka's: records that were never written must not be applied.
     fn scan(&mut self, log: &Log) -> io::Result<()> {
         let log_end = log.next_offset();
         while self.end_offset < log_end {
@@ -495,6 +496,12 @@ impl State {
                         self.end_offset
                     )));
                 }
+                check_crc(&header, &batch).map_err(|error| {
+                    invalid(format!(
+                        "the metadata log is damaged at offset {}: {error}",
+                        self.end_offset
+                    ))
+                })?;
                 let term = u64::try_from(header.partition_leader_epoch).unwrap_or(0);
                 let id = log_id(term, self.next_index());
                 if let Some(membership) = membership_of(&header, &batch) {

@@ -7,9 +7,11 @@ use std::os::unix::fs::FileExt;
 use openraft::EntryPayload;
 use tempfile::TempDir;
 
+use super::super::store::Store;
 use super::super::types::{Membership, Vote, raft_id};
 use super::super::vote_file::VoteFile;
-use super::{append, copy_dir, entry, node, normal, open_store};
+use super::{append, copy_dir, entry, node, normal, open_log, open_store};
+use crate::clock::Clock;
 
 const SEGMENT: &str = "__cluster_metadata-0/00000000000000000000.log";
 
@@ -43,6 +45,24 @@ async fn a_log_cut_at_any_byte_reopens_as_a_prefix() {
         let again = open_store(crashed.path());
         assert_eq!(again.state().next_index(), whole + 1, "cut at {cut}");
     }
+}
+
+#[tokio::test]
+async fn a_flipped_bit_in_a_log_that_needs_no_recovery_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let store = open_store(dir.path());
+    append(&store, vec![normal(1, 0, 0, &["orders"])]).await;
+    append(&store, vec![normal(1, 1, 1, &["bills"])]).await;
+    drop(store);
+    let log = open_log(dir.path());
+    let mut segment = fs::read(dir.path().join(SEGMENT)).unwrap();
+    let at = segment.windows(6).position(|it| it == b"orders").unwrap();
+    segment[at] = b'O';
+    fs::write(dir.path().join(SEGMENT), &segment).unwrap();
+    let metadata = dir.path().join("__cluster_metadata-0");
+    let refused = Store::open(log, &metadata, |_| 1, Clock::system()).err();
+    let refused = refused.expect("a topic of another name").to_string();
+    assert!(refused.contains("damaged at offset 0"), "{refused}");
 }
 
 #[tokio::test]
