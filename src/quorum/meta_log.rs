@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -83,7 +84,10 @@ pub struct OpenraftMetaLog {
 pub(super) struct Inner {
     pub(super) own_id: BrokerId,
     pub(super) own: VoterNode,
+    /// Of `meta.properties`.
     pub(super) cluster_id: Option<String>,
+    /// Whether the log tells of another cluster's controllers.
+    stranger_told: AtomicBool,
     pub(super) raft: MetadataRaft,
     pub(super) store: Arc<Store>,
     pub(super) transport: Arc<dyn Transport>,
@@ -138,6 +142,7 @@ impl OpenraftMetaLog {
             own_id,
             own: params.own,
             cluster_id,
+            stranger_told: AtomicBool::new(false),
             raft: raft.clone(),
             store,
             transport: params.transport,
@@ -205,6 +210,22 @@ impl OpenraftMetaLog {
                 }
             }
         })
+    }
+
+    /// Whether a controller of this cluster id may take part in the quorum: one that may not could win an election with
+    /// another cluster's log, or have its own log overwritten (Kafka: INCONSISTENT_CLUSTER_ID). Says so once.
+    pub(super) fn is_of(&self, theirs: Option<&str>) -> bool {
+        let ours = self.inner.cluster_id.as_deref();
+        let same = theirs == ours;
+        if !same && !self.inner.stranger_told.swap(true, Ordering::Relaxed) {
+            warn!(
+                theirs,
+                ours,
+                "a controller of another cluster is refused: one of the two has the wrong address in controller.quorum.voters, or \
+                 the wrong metadata log directory"
+            );
+        }
+        same
     }
 
     /// The id by which raft knows this replica.

@@ -120,6 +120,7 @@ impl OpenraftMetaLog {
         let addresses = static_voters(config);
         let voters = first_voters(&log_dir, &addresses)?;
         let directory_id = log_dir.directory_id().unwrap_or(Uuid::nil());
+        let cluster_id = log_dir.meta_properties().map(|it| it.cluster_id.clone());
         let timing = QuorumTiming::of(config);
         let params = MetaLogParams {
             node_id: config.node_id,
@@ -127,7 +128,7 @@ impl OpenraftMetaLog {
             log_dir,
             config: Arc::new(metadata_topic_config(config)),
             voters,
-            transport: Arc::new(RpcTransport::new(addresses.clone(), timing)),
+            transport: Arc::new(RpcTransport::new(cluster_id, addresses.clone(), timing)),
             addresses,
             timing,
             joining: Joining {

@@ -1,13 +1,12 @@
 //! Raft's requests on the wire: one private API on the controller listener, in Kafka's framing and never advertised.
 //!
 //! ```text
-//! request:   header bytes u32 | header: postcard of (target, RaftRequest, checkpoint's id) | the checkpoint's bytes
-//! response:  postcard of RaftResponse; empty when the voter cannot answer, or is another replica than the target
+//! request:   header bytes u32 | header: postcard of (target, cluster id, RaftRequest, checkpoint's id) | the checkpoint's bytes
+//! response:  postcard of RaftResponse; empty when the voter cannot answer, is of another cluster, or another replica than the target
 //! ```
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -48,6 +47,9 @@ struct CheckpointId {
     epoch: LeaderEpoch,
 }
 
+/// What stands in front of a checkpoint's bytes.
+type Head = (u64, Option<String>, RaftRequest, Option<CheckpointId>);
+
 /// Which connection a request takes: nobody votes behind an append, nothing waits behind a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Lane {
@@ -70,6 +72,8 @@ fn lane(request: &RaftRequest, timing: &QuorumTiming) -> (Lane, Duration) {
 /// Reaches the other voters where their membership says that they listen.
 #[derive(Debug, Default)]
 pub struct RpcTransport {
+    /// Of `meta.properties`. Who is of another cluster does not answer.
+    cluster_id: Option<String>,
     /// Where the configuration says that static voters listen.
     addresses: BTreeMap<BrokerId, VoterEndpoint>,
     /// At most three connections a member.
@@ -78,8 +82,13 @@ pub struct RpcTransport {
 }
 
 impl RpcTransport {
-    pub fn new(addresses: BTreeMap<BrokerId, VoterEndpoint>, timing: QuorumTiming) -> Self {
+    pub fn new(
+        cluster_id: Option<String>,
+        addresses: BTreeMap<BrokerId, VoterEndpoint>,
+        timing: QuorumTiming,
+    ) -> Self {
         Self {
+            cluster_id,
             addresses,
             timing,
             peers: Mutex::default(),
@@ -122,8 +131,9 @@ impl Transport for RpcTransport {
         };
         let (lane, timeout) = lane(&request, &self.timing);
         let peer = self.peer(target, lane, endpoint);
+        let cluster_id = self.cluster_id.clone();
         Box::pin(async move {
-            let body = encode_request(target, request)
+            let body = encode_request(target, cluster_id, request)
                 .await
                 .map_err(|error| failed(error.to_string()))?;
             let raw = RawRequest {
@@ -137,7 +147,9 @@ impl Transport for RpcTransport {
                 .await
                 .map_err(|error| failed(error.to_string()))?;
             if answer.is_empty() {
-                return Err(failed("it is stopping, or has another directory".into()));
+                return Err(failed(
+                    "it is stopping, or has another directory or cluster id".into(),
+                ));
             }
             postcard::from_bytes(&answer).map_err(|error| failed(error.to_string()))
         })
@@ -178,7 +190,11 @@ fn new_peer(timing: &QuorumTiming, endpoint: &VoterEndpoint) -> Peer {
     Peer::new(&endpoint.host, endpoint.port, settings)
 }
 
-async fn encode_request(target: u64, request: RaftRequest) -> io::Result<Bytes> {
+async fn encode_request(
+    target: u64,
+    cluster_id: Option<String>,
+    request: RaftRequest,
+) -> io::Result<Bytes> {
     let file = match &request {
         RaftRequest::InstallSnapshot { checkpoint, .. } => checkpoint.clone(),
         _ => None,
@@ -187,7 +203,7 @@ async fn encode_request(target: u64, request: RaftRequest) -> io::Result<Bytes> 
         end_offset: file.end_offset,
         epoch: file.epoch,
     });
-    let head = postcard::to_stdvec(&(target, request, id)).map_err(io::Error::other)?;
+    let head = postcard::to_stdvec(&(target, cluster_id, request, id)).map_err(io::Error::other)?;
     let checkpoint = match file {
         Some(file) => tokio::task::spawn_blocking(move || std::fs::read(file.path))
             .await
@@ -201,26 +217,28 @@ async fn encode_request(target: u64, request: RaftRequest) -> io::Result<Bytes> 
     Ok(body.freeze())
 }
 
-/// The request and, where one came with it, its checkpoint in a file of its own in `dir`; `None` if it is for another replica
-/// than `own_id`, which only a request to join may be.
+/// The request and, where one came with it, its checkpoint in a file of its own; `None` if it is of another cluster, or for
+/// another replica, which only a request to join may be.
 async fn decode_request(
     mut body: Bytes,
-    dir: &Path,
-    own_id: u64,
+    voter: &OpenraftMetaLog,
 ) -> io::Result<Option<RaftRequest>> {
     let head_bytes = body.try_get_u32().map_err(io::Error::other)? as usize;
     if head_bytes > body.len() {
         return Err(invalid("a raft request ends in its header"));
     }
     let head = body.split_to(head_bytes);
-    let (target, mut request, id): (u64, RaftRequest, Option<CheckpointId>) =
+    let (target, cluster_id, mut request, id): Head =
         postcard::from_bytes(&head).map_err(io::Error::other)?;
-    if target != own_id && !matches!(request, RaftRequest::Join { .. }) {
+    if !voter.is_of(cluster_id.as_deref()) {
+        return Ok(None);
+    }
+    if target != voter.raft_id() && !matches!(request, RaftRequest::Join { .. }) {
         return Ok(None);
     }
     if let (RaftRequest::InstallSnapshot { checkpoint, .. }, Some(id)) = (&mut request, id) {
         let name = format!("received-{}-{}.checkpoint.part", id.end_offset, id.epoch);
-        let path = dir.join(name);
+        let path = voter.dir().join(name);
         let file = path.clone();
         tokio::task::spawn_blocking(move || std::fs::write(file, &body))
             .await
@@ -238,7 +256,7 @@ impl OpenraftMetaLog {
     /// Answers another voter's request, from body to body. Malformed bytes are an error, upon which the connection is
     /// closed; a voter that is stopping answers nothing.
     pub async fn handle_raft(&self, body: Bytes) -> io::Result<Bytes> {
-        let Some(request) = decode_request(body, self.dir(), self.raft_id()).await? else {
+        let Some(request) = decode_request(body, self).await? else {
             return Ok(Bytes::new());
         };
         let received = match &request {

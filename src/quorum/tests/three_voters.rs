@@ -7,15 +7,17 @@ use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::ApiVersionsResponse;
 use kafka_protocol::messages::api_versions_response::SupportedFeatureKey;
 use kafka_protocol::protocol::{Encodable, StrBytes};
+use openraft::raft::VoteRequest;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::super::store::lock;
 use super::super::timing::QuorumTiming;
-use super::super::types::VoterNode;
+use super::super::types::{Vote, VoterNode};
 use super::super::{
-    MetaLog, MetaLogParams, OpenraftMetaLog, ProposeError, RAFT_API_KEY, ReplicaState, RpcTransport,
+    MetaLog, MetaLogParams, OpenraftMetaLog, ProposeError, RAFT_API_KEY, RaftRequest, RaftResponse,
+    ReplicaState, RpcTransport, Transport,
 };
 use super::{PATIENCE, collect, node, params, topics};
 use crate::clock::Clock;
@@ -127,6 +129,30 @@ pub(super) async fn wait_for_any_leader(logs: &[Arc<OpenraftMetaLog>]) -> (usize
     });
     let first = futures_util::future::select_all(wait);
     tokio::time::timeout(PATIENCE, first).await.unwrap().0
+}
+
+#[tokio::test]
+async fn controllers_of_another_cluster_get_no_answer() {
+    let quorum = Quorum::new().await;
+    let dir = TempDir::new().unwrap();
+    let log = quorum.open(&dir, 1).await;
+    let ask = |cluster_id: Option<&str>| {
+        let transport = RpcTransport::new(
+            cluster_id.map(str::to_owned),
+            BTreeMap::new(),
+            QuorumTiming::default(),
+        );
+        let vote = VoteRequest::new(Vote::new(1, 2), None);
+        let request = RaftRequest::PreVote(vote);
+        transport.call(log.raft_id(), quorum.voters[&1].clone(), request)
+    };
+    let ours = log.inner.cluster_id.clone();
+    assert!(matches!(
+        ask(ours.as_deref()).await,
+        Ok(RaftResponse::PreVote(_))
+    ));
+    let refused = ask(Some("another")).await.unwrap_err();
+    assert!(refused.reason.contains("cluster id"), "{}", refused.reason);
 }
 
 /// Rule: controller-failover
