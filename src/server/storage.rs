@@ -21,7 +21,8 @@ use crate::types::{
 };
 
 /// The cluster's id. Checks that all directories belong to one cluster and to this node. A node on empty disks just starts: its
-/// directories are formatted. One that is empty beside others is not: a disk may be missing that holds its data.
+/// directories are formatted. One that is empty beside others is not: a disk may be missing that holds its data; nor is one
+/// with logs: under a new cluster id they would be a stranger's.
 pub fn identify(
     config: &Config,
     dirs: &LogDirs,
@@ -49,6 +50,12 @@ pub fn identify(
                     dir,
                     "is not formatted: nodes of one cluster need the same cluster id, so run `ottla storage format` with it first"
                         .into(),
+                ));
+            }
+            None if has_logs(dir) => {
+                return Err(refuse(
+                    dir,
+                    "has logs, but no meta.properties, which says whose they are: put it back, or take the logs away".into(),
                 ));
             }
             None => {
@@ -118,6 +125,19 @@ pub fn formatted_records(dirs: &LogDirs) -> Result<Vec<MetadataRecord>, StartErr
         }
     }
     Ok(records)
+}
+
+/// Whether a log was ever written here. A start that was cut short leaves the first voters, no log.
+fn has_logs(dir: &LogDir) -> bool {
+    let is_segment = |file: std::io::Result<std::fs::DirEntry>| {
+        file.is_ok_and(|file| file.file_name().to_string_lossy().ends_with(".log"))
+    };
+    // A directory that cannot be listed goes offline when it is used.
+    let mut partitions = dir.partition_dirs().unwrap_or_default().into_iter();
+    partitions.any(|tp| {
+        std::fs::read_dir(dir.path().join(tp.to_string()))
+            .is_ok_and(|mut files| files.any(is_segment))
+    })
 }
 
 /// Makes a controller without configured voters the only one of its quorum, as `storage format --standalone` does.

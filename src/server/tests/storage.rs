@@ -18,9 +18,9 @@ fn a_partition_in_two_directories_is_refused_with_both_places() {
             LogDirs::open(&config.log_dirs, &config.metadata_log_dir).expect("two directories");
         identify(&config, &dirs, 0).map_err(|error| error.to_string())
     };
+    let cluster_id = start().expect("two empty directories");
     std::fs::create_dir(dirs[0].path().join("orders-0")).expect("made");
     std::fs::create_dir(dirs[1].path().join("orders-1")).expect("made");
-    let cluster_id = start().expect("each partition is there once");
     assert_eq!(start(), Ok(cluster_id));
     std::fs::create_dir(dirs[1].path().join("orders-0")).expect("made");
     let refused = start().expect_err("orders-0 is there twice");
@@ -56,4 +56,31 @@ fn a_cluster_begins_with_the_features_that_it_was_formatted_with() {
     std::fs::write(dir.join("bootstrap.checkpoint"), b"damaged").expect("written");
     let refused = begin().expect_err("no checkpoint");
     assert!(refused.contains("cannot be read"), "{refused}");
+}
+
+#[test]
+fn logs_without_meta_properties_are_not_given_to_a_new_cluster() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let settings = [("log.dirs".to_owned(), dir.path().display().to_string())];
+    let config = Config::load(None, &settings).expect("settings of the test");
+    let start = || {
+        let dirs = LogDirs::open(&config.log_dirs, &config.metadata_log_dir).expect("a directory");
+        identify(&config, &dirs, 0).map_err(|error| error.to_string())
+    };
+    start().expect("an empty directory");
+    let meta = dir.path().join("meta.properties");
+    let lost = dir.path().join("elsewhere");
+    std::fs::rename(&meta, &lost).expect("moved");
+    // All that a start leaves that is cut short: the first voters.
+    start().expect("no log was ever written");
+    std::fs::rename(&meta, &lost).expect("moved");
+    let log = dir
+        .path()
+        .join("__cluster_metadata-0/00000000000000000000.log");
+    std::fs::write(log, []).expect("made");
+    let refused = start().expect_err("whose logs are these?");
+    assert!(refused.contains("no meta.properties"), "{refused}");
+    assert!(!meta.exists());
+    std::fs::rename(&lost, &meta).expect("moved back");
+    start().expect("it is known whose they are");
 }
