@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
+
+use super::Config;
 
 /// How a listener authenticates and encrypts; the numbers are those of registration records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,4 +110,30 @@ pub(super) fn parse_endpoint(
         host: host.to_owned(),
         port,
     })
+}
+
+/// The addresses in `max.connections.per.ip.overrides` and how many connections each may have; `None` if `text` is no such list.
+pub(super) fn parse_ip_overrides(text: &str) -> Option<Vec<(IpAddr, usize)>> {
+    let entries = text.split(',').map(str::trim);
+    let entries = entries.filter(|entry| !entry.is_empty());
+    let parse = |entry: &str| {
+        let (ip, count) = entry.rsplit_once(':')?;
+        Some((ip.trim().parse().ok()?, count.trim().parse().ok()?))
+    };
+    entries.map(parse).collect()
+}
+
+impl Config {
+    /// How many connections there may be from `ip`.
+    pub fn connections_max_from(&self, ip: IpAddr) -> usize {
+        let overrides = parse_ip_overrides(&self.max_connections_per_ip_overrides);
+        let own = overrides
+            .into_iter()
+            .flatten()
+            .find(|(of, _)| *of == ip.to_canonical());
+        own.map_or_else(
+            || usize::try_from(self.max_connections_per_ip).unwrap_or(0),
+            |(_, count)| count,
+        )
+    }
 }

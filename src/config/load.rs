@@ -11,7 +11,9 @@ use figment::{Figment, Metadata, Profile, Provider};
 
 use super::fields::{Config, Parts, effective_value};
 use super::key::Value;
-use super::listeners::{Endpoint, SecurityProtocol, parse_endpoint, parse_protocol_map};
+use super::listeners::{
+    Endpoint, SecurityProtocol, parse_endpoint, parse_ip_overrides, parse_protocol_map,
+};
 use super::{BROKER_KEYS, TopicConfig, broker_key, legacy, properties, providers, split_list};
 
 /// Why the node cannot start with these settings, for a person: what, where, why, and what to do.
@@ -442,6 +444,12 @@ impl Config {
             return fail(
                 "max.connections.per.ip=0 lets nobody in",
                 "set max.connections.per.ip.overrides as well, or raise max.connections.per.ip",
+            );
+        }
+        if parse_ip_overrides(&self.max_connections_per_ip_overrides).is_none() {
+            return fail(
+                "max.connections.per.ip.overrides is not a list of IP:COUNT",
+                "write the addresses with the number of connections each may have, such as 10.0.0.1:100,10.0.0.2:200",
             );
         }
         let defaults = TopicConfig::resolve(self, &BTreeMap::new());

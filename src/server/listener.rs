@@ -1,4 +1,5 @@
-//! Accepts connections of one listener and bounds their number: `max.connections`, `max.connections.per.ip`.
+//! Accepts connections of one listener and bounds their number: `max.connections`, `max.connections.per.ip` and its overrides, as
+//! they are set when a connection comes.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,6 +14,7 @@ use tracing::{debug, info, warn};
 
 use super::connection::{self, Limits};
 use crate::api::{ConnectionInfo, Services};
+use crate::config::Config;
 use crate::protocol::principal::Principal;
 
 /// Connections that the kernel holds for us while we do not accept.
@@ -21,10 +23,8 @@ const BACKLOG: u32 = 1024;
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// How many connections there may be, over all listeners of the broker.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ConnectionQuota {
-    connections_max: usize,
-    per_ip_max: usize,
     open: Mutex<Open>,
 }
 
@@ -35,14 +35,6 @@ struct Open {
 }
 
 impl ConnectionQuota {
-    pub fn new(connections_max: usize, per_ip_max: usize) -> Arc<Self> {
-        Arc::new(Self {
-            connections_max,
-            per_ip_max,
-            open: Mutex::default(),
-        })
-    }
-
     #[cfg(test)]
     fn count(&self) -> usize {
         self.lock().count
@@ -55,10 +47,11 @@ impl ConnectionQuota {
     }
 
     /// A place for a connection from `ip`; it is given back when the place is dropped.
-    fn admit(self: &Arc<Self>, ip: IpAddr) -> Option<Admitted> {
+    fn admit(self: &Arc<Self>, ip: IpAddr, config: &Config) -> Option<Admitted> {
+        let connections_max = usize::try_from(config.max_connections).unwrap_or(0);
         let mut open = self.lock();
         let from_ip = open.by_ip.get(&ip).copied().unwrap_or(0);
-        if open.count >= self.connections_max || from_ip >= self.per_ip_max {
+        if open.count >= connections_max || from_ip >= config.connections_max_from(ip) {
             return None;
         }
         open.count += 1;
@@ -133,7 +126,7 @@ impl Acceptor {
     }
 
     fn admit(&self, stream: TcpStream, peer: SocketAddr) {
-        let Some(admitted) = self.quota.admit(peer.ip()) else {
+        let Some(admitted) = self.quota.admit(peer.ip(), &self.services.config.load()) else {
             debug!(%peer, "too many connections");
             return;
         };
@@ -168,18 +161,46 @@ impl Acceptor {
 mod tests {
     use super::*;
 
+    fn config(settings: &[(&str, &str)]) -> Config {
+        let settings: Vec<_> = settings
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        Config::load(None, &settings).unwrap()
+    }
+
     #[test]
     fn quota_counts_in_all_and_per_address() {
-        let quota = ConnectionQuota::new(3, 2);
+        let quota = Arc::<ConnectionQuota>::default();
+        let limits = config(&[("max.connections", "3"), ("max.connections.per.ip", "2")]);
         let (a, b) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
-        let places = [quota.admit(a), quota.admit(a)];
+        let places = [quota.admit(a, &limits), quota.admit(a, &limits)];
         assert!(places.iter().all(Option::is_some));
-        assert!(quota.admit(a).is_none(), "third of one address");
-        let other = quota.admit(b);
+        assert!(quota.admit(a, &limits).is_none(), "third of one address");
+        let other = quota.admit(b, &limits);
         assert!(other.is_some());
-        assert!(quota.admit(b).is_none(), "fourth in all");
+        assert!(quota.admit(b, &limits).is_none(), "fourth in all");
         drop(places);
         assert_eq!(quota.count(), 1);
-        assert!(quota.admit(a).is_some());
+        assert!(quota.admit(a, &limits).is_some());
+    }
+
+    #[test]
+    fn limits_change_while_connections_are_open() {
+        let quota = Arc::<ConnectionQuota>::default();
+        let (a, b) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
+        let _first = quota.admit(a, &config(&[])).unwrap();
+        let lower = config(&[("max.connections.per.ip", "1")]);
+        assert!(quota.admit(a, &lower).is_none());
+        let own = config(&[
+            ("max.connections.per.ip", "0"),
+            ("max.connections.per.ip.overrides", "127.0.0.1:2, ::1:7"),
+        ]);
+        assert!(quota.admit(b, &own).is_none());
+        assert!(quota.admit(a, &own).is_some());
+        assert_eq!(
+            own.connections_max_from(IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])),
+            7
+        );
     }
 }

@@ -44,10 +44,7 @@ impl Sockets {
                 idle_max: idle_max(config.connections_max_idle_ms),
                 memory: connection::memory_pool(memory.max(request_bytes_max)),
             },
-            quota: ConnectionQuota::new(
-                config.max_connections.max(0) as usize,
-                config.max_connections_per_ip.max(0) as usize,
-            ),
+            quota: Arc::default(),
             addresses: Vec::new(),
             shutdown,
             tasks: TaskTracker::new(),
