@@ -18,7 +18,7 @@ use super::types::{
 };
 use crate::clock::Clock;
 use crate::log::Log;
-use crate::protocol::batch::{Batches, parse_header};
+use crate::protocol::batch::{Batches, check_crc, parse_header};
 use crate::types::{LeaderEpoch, Offset, TimestampMs};
 
 /// Entries kept in memory although they are applied and durable, and their bytes.
