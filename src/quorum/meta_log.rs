@@ -12,7 +12,7 @@ use openraft::impls::ProgressResponder;
 use openraft::{Config, Instant, Raft, Snapshot, SnapshotPolicy};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::join::{self, Joining};
 use super::log_storage::LogStore;

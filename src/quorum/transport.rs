@@ -230,10 +230,9 @@ async fn decode_request(
     let head = body.split_to(head_bytes);
     let (target, cluster_id, mut request, id): Head =
         postcard::from_bytes(&head).map_err(io::Error::other)?;
-    if !voter.is_of(cluster_id.as_deref()) {
-        return Ok(None);
-    }
-    if target != voter.raft_id() && !matches!(request, RaftRequest::Join { .. }) {
+    // Who asks to join is told why not.
+    let joins = matches!(request, RaftRequest::Join { .. });
+    if !joins && !(voter.is_of(cluster_id.as_deref()) && target == voter.raft_id()) {
         return Ok(None);
     }
     if let (RaftRequest::InstallSnapshot { checkpoint, .. }, Some(id)) = (&mut request, id) {
