@@ -232,7 +232,8 @@ async fn decode_request(
         postcard::from_bytes(&head).map_err(io::Error::other)?;
     // Who asks to join is told why not.
     let joins = matches!(request, RaftRequest::Join { .. });
-    if !joins && !(voter.is_of(cluster_id.as_deref()) && target == voter.raft_id()) {
+    let is_meant = voter.is_of(cluster_id.as_deref()) && target == voter.raft_id();
+    if !joins && !is_meant {
         return Ok(None);
     }
     if let (RaftRequest::InstallSnapshot { checkpoint, .. }, Some(id)) = (&mut request, id) {
