@@ -3,20 +3,12 @@
 # that nobody leads before it has all that was acknowledged.
 source "$(dirname "$0")/../../scripts/lib/env.sh"
 source "$OTTLA_ROOT/scripts/lib/apart.sh"
+source "$OTTLA_ROOT/scripts/lib/tools.sh"
 [ "$BROKER" = ottla ] || { skip "unclean restarts" "this suite starts ottla only"; finish; }
 fetch_kafka || exit 1
 apt_need kcat
 start_cluster_apart num.partitions=1 auto.create.topics.enable=false default.replication.factor=3 min.insync.replicas=2 || exit 1
 
-# eventually SECONDS COMMAND... : until it succeeds, or what it wrote last
-eventually() {
-    local end=$((SECONDS + $1)) out
-    shift
-    until out=$("$@" 2>&1); do
-        [ "$SECONDS" -lt "$end" ] || { printf 'never: %s\n%s\n' "$*" "$out"; return 1; }
-        sleep 0.1
-    done
-}
 tool() { ktool "$1" --bootstrap-server "$BOOTSTRAP" "${@:2}"; }
 TOPIC=t
 K() { timeout 60 kcat -b "$BOOTSTRAP" -X broker.address.family=v4 -t "$TOPIC" -p 0 "$@"; }
@@ -26,7 +18,6 @@ is_now() {
         grep -qE "Leader: $1"$'\t'".*Isr: $2"$'\t'"Elr: $3"$'\t'"LastKnownElr: $4\$"
 }
 becomes() { eventually 40 is_now "$@"; }
-in_sync() { is_now '[456]' '[456],[456],[456]' '' ''; }
 LAST=0
 # send : a hundred records more, all acknowledged by two brokers or more
 send() {

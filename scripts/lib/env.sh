@@ -71,7 +71,7 @@ _archive_classes() {
     timeout 60 java -Xmx256m -XX:+UseSerialGC -XX:ArchiveClassesAtExit="$dir/tools.jsa" -cp "$KAFKA_HOME/libs/*" \
         org.apache.kafka.tools.TopicCommand --bootstrap-server 127.0.0.1:1 --list --command-config "$dir/client" \
         >"$dir/log" 2>&1
-    [ ! -e "$dir/tools.jsa" ] || mv -f "$dir/tools.jsa" "$KAFKA_HOME/tools.jsa"
+    [ ! -e "$dir/tools.jsa" ] || mv -f "$dir/tools.jsa" "$KAFKA_HOME/tools.jsa.$$" && mv -f "$KAFKA_HOME/tools.jsa.$$" "$KAFKA_HOME/tools.jsa"
     rm -rf "$dir"
 }
 

@@ -118,7 +118,8 @@ pub(super) fn parse_ip_overrides(text: &str) -> Option<Vec<(IpAddr, usize)>> {
     let entries = entries.filter(|entry| !entry.is_empty());
     let parse = |entry: &str| {
         let (ip, count) = entry.rsplit_once(':')?;
-        Some((ip.trim().parse().ok()?, count.trim().parse().ok()?))
+        let ip: IpAddr = ip.trim().parse().ok()?;
+        Some((ip.to_canonical(), count.trim().parse().ok()?))
     };
     entries.map(parse).collect()
 }

@@ -449,7 +449,7 @@ impl Config {
         if parse_ip_overrides(&self.max_connections_per_ip_overrides).is_none() {
             return fail(
                 "max.connections.per.ip.overrides is not a list of IP:COUNT",
-                "write the addresses with the number of connections each may have, such as 10.0.0.1:100,10.0.0.2:200",
+                "write the addresses (host names are not taken) with the number of connections each may have, such as 10.0.0.1:100,10.0.0.2:200",
             );
         }
         let defaults = TopicConfig::resolve(self, &BTreeMap::new());

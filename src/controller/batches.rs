@@ -18,6 +18,11 @@ pub(super) fn needs_transaction(image: &MetadataImage, count: usize) -> bool {
     count > RECORDS_PER_BATCH_MAX && image.features.level(METADATA_VERSION) >= TRANSACTIONS_SINCE
 }
 
+/// Whether an operation that is all or nothing may write so much.
+pub(super) fn fits_one_batch(records: &[MetadataRecord]) -> bool {
+    records.len() <= RECORDS_PER_BATCH_MAX
+}
+
 /// Batches of `records`, in order; none of none.
 pub(super) fn split(
     image: &MetadataImage,

@@ -18,6 +18,7 @@ use kafka_protocol::messages::{
     UnregisterBrokerResponse,
 };
 
+use super::batches::fits_one_batch;
 use super::broker_watch::Gone;
 use super::failure;
 use super::outcome::{Outcome, Turn};
@@ -572,6 +573,8 @@ pub(super) fn unregister_broker(
         broker_epoch: broker.epoch,
     };
     records.push(record.into());
-    turn.heartbeats.contacts.remove(&id);
+    if fits_one_batch(&records) {
+        turn.heartbeats.contacts.remove(&id);
+    }
     Outcome::atomic(records, UnregisterBrokerResponse::default())
 }

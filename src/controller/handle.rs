@@ -17,6 +17,7 @@ use kafka_protocol::messages::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+use super::batches::fits_one_batch;
 use super::failure;
 use super::outcome::{Outcome, Turn};
 use super::remote::{Answer, Caller, Remote};
@@ -31,7 +32,6 @@ use crate::protocol::messages::broker_heartbeat::{
 };
 use crate::protocol::metadata_records::MetadataRecord;
 use crate::protocol::{Error, ErrorCode};
-use crate::quorum::RECORDS_PER_BATCH_MAX;
 use crate::rpc::Request;
 use crate::types::Offset;
 
@@ -87,7 +87,7 @@ where
     fn run(&mut self, turn: &mut Turn<'_>) -> Vec<MetadataRecord> {
         let operate = self.operate.take().expect("an operation runs once");
         let outcome = operate(turn);
-        if outcome.is_atomic && outcome.records.len() > RECORDS_PER_BATCH_MAX {
+        if outcome.is_atomic && !fits_one_batch(&outcome.records) {
             let message = "the operation would change too much at once";
             self.response = Some(Err(Error::new(ErrorCode::PolicyViolation, message)));
             return Vec::new();

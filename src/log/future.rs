@@ -148,15 +148,18 @@ impl Log {
         self.flush()?;
         let aside = current.rename_aside()?;
         let path = self.dir.path().join(self.topic_partition.to_string());
-        if let Err(e) = disk::rename(&self.path, &path) {
-            // Both are whole, and the old one is there to go on with. If it cannot get its name back, its directory has failed.
-            if let Err(e) = disk::rename(&aside, &current.path) {
+        let taken = disk::rename(&self.path, &path).and_then(|()| disk::sync_dir(self.dir.path()));
+        if let Err(e) = taken {
+            // Both are whole, and the old one is there to go on with; beside it there must not be another of its name. If it
+            // cannot get its own back, its directory has failed.
+            let _ = disk::rename(&path, &self.path);
+            let back = disk::rename(&aside, &current.path)
+                .and_then(|()| disk::sync_dir(current.dir.path()));
+            if let Err(e) = back {
                 current.io_error("rename", &aside, e);
             }
             return Err(self.io_error("rename", &self.path, e));
         }
-        disk::sync_dir(self.dir.path())
-            .map_err(|e| self.io_error("sync directory", self.dir.path(), e))?;
         self.readers.clear();
         for deleted in &mut self.deleted {
             if let Some(name) = deleted.file_name() {

@@ -101,7 +101,7 @@ pub enum Replaced {
     Old(PathBuf),
     /// The new one, which has not caught up.
     NotYet(Box<Log>),
-    /// The new one's directory failed.
+    /// A directory of the two failed; the old log stays, if its own did not.
     Failed(StorageError),
 }
 

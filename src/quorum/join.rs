@@ -139,7 +139,7 @@ async fn ask(inner: &Inner, at: u32, (host, port): (&str, u16), as_voter: bool) 
     let nobody = u64::MAX - u64::from(at);
     match inner.transport.call(nobody, there, request).await {
         Ok(RaftResponse::Join { agreed, cluster_id }) => {
-            if cluster_id != inner.cluster_id {
+            if cluster_id != inner.cluster_id && inner.is_first_stranger() {
                 let (own, theirs) = (&inner.cluster_id, cluster_id);
                 warn!(
                     host,

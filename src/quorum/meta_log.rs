@@ -217,7 +217,7 @@ impl OpenraftMetaLog {
     pub(super) fn is_of(&self, theirs: Option<&str>) -> bool {
         let ours = self.inner.cluster_id.as_deref();
         let same = theirs == ours;
-        if !same && !self.inner.stranger_told.swap(true, Ordering::Relaxed) {
+        if !same && self.inner.is_first_stranger() {
             warn!(
                 theirs,
                 ours,
@@ -436,6 +436,11 @@ async fn run_leader_watch(inner: Arc<Inner>) {
 }
 
 impl Inner {
+    /// Whether nothing was said yet of controllers of another cluster.
+    pub(super) fn is_first_stranger(&self) -> bool {
+        !self.stranger_told.swap(true, Ordering::Relaxed)
+    }
+
     fn announce(&self, now: LeaderAndEpoch) {
         if *self.leader.borrow() == now {
             return;

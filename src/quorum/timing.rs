@@ -6,8 +6,8 @@
 //! |---|---|---|
 //! | `controller.quorum.fetch.timeout.ms` | silence after which followers elect, at the least | `election.timeout.ms`, else 750 |
 //! | `controller.quorum.election.timeout.ms` | the same, where the key above is not set | |
-//! | `controller.quorum.election.backoff.max.ms` | what chance adds to that, at most | the silence once more, else 250 |
-//! | `controller.quorum.request.timeout.ms` | wait for an answer | 500 for a vote, 2000 |
+//! | `controller.quorum.election.backoff.max.ms` | what chance adds to that, at most | a third of that |
+//! | `controller.quorum.request.timeout.ms` | wait for an answer | 500 for a vote, 2000 (a vote: no longer than the shortest timeout) |
 //! | `controller.quorum.retry.backoff.ms` | rest before a connection is made again | 50 |
 //!
 //! To openraft a silence has two parts. First the leader's lease, as long as its longest election timeout: nobody votes against it, and
@@ -26,7 +26,6 @@ use std::time::Duration;
 use crate::config::Config;
 
 const SILENCE_MS: u64 = 750;
-const SPREAD_MS: u64 = 250;
 const HEARTBEAT_INTERVAL_MS: u64 = 100;
 /// A vote that takes longer is of no use: the next election has begun.
 const VOTE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -37,7 +36,7 @@ const RETRY_BACKOFF: Duration = Duration::from_millis(50);
 /// The times of a voter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuorumTiming {
-    /// Of openraft: followers elect after a silence between the two and twice the second.
+    /// Of openraft: followers elect after a silence between their sum and twice the second.
     pub election_timeout_min_ms: u64,
     pub election_timeout_max_ms: u64,
     pub heartbeat_interval_ms: u64,
@@ -94,9 +93,10 @@ impl QuorumTiming {
         retry_backoff_ms: Option<u64>,
         fetch_timeout_ms: u64,
     ) -> Self {
-        // openraft needs room for a heartbeat in the shortest timeout, and two different ends of the range.
-        let spread_ms = backoff_max_ms.or(silence_ms).unwrap_or(SPREAD_MS).max(1);
+        // openraft needs room for a heartbeat, and for an answer to a vote, in the shortest timeout, and two different ends of the
+        // range.
         let silence_ms = silence_ms.unwrap_or(SILENCE_MS).max(20);
+        let spread_ms = backoff_max_ms.unwrap_or(silence_ms / 3).max(1);
         let heartbeat_interval_ms = HEARTBEAT_INTERVAL_MS.min(silence_ms * 2 / 5);
         let min_ms = silence_ms.saturating_sub(spread_ms) / 2;
         let min_ms = min_ms.max(heartbeat_interval_ms * 3 / 2);
@@ -148,9 +148,9 @@ mod tests {
         assert_eq!(kafkas.vote_timeout, Duration::from_secs(2));
         assert_eq!(kafkas.retry_backoff, Duration::from_millis(20));
         let slow = timing(&[("election.timeout", "1000")]);
-        assert_eq!(silence(slow), (1_150, 2_000, 100));
+        assert_eq!(silence(slow), (999, 1_332, 100));
         let quick = timing(&[("fetch.timeout", "250")]);
-        assert_eq!(silence(quick), (400, 500, 100));
+        assert_eq!(silence(quick), (316, 332, 100));
         let patient = timing(&[("fetch.timeout", "4000")]);
         assert_eq!(patient.majority_silence_max, Duration::from_secs(6));
         // However small, raft must accept it.

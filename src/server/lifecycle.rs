@@ -218,8 +218,6 @@ impl Session {
         }
     }
 
-    /// The controller knows another process under this broker's id: a registration that the former process sent came late.
-    /// This one takes its place again, as one that may have lost something, so that nothing is led on a doubt.
     /// Whether another registration has taken the place of this process's. Who was unregistered stays so.
     fn is_replaced(&self) -> bool {
         let image = self.services.images.current();
@@ -227,6 +225,8 @@ impl Session {
         known.is_some_and(|known| known.epoch != self.broker_epoch())
     }
 
+    /// The controller knows another process under this broker's id: a registration that the former process sent came late.
+    /// This one takes its place again, as one that may have lost something, so that nothing is led on a doubt.
     async fn register_again(&self) {
         let request = BrokerRegistrationRequest::clone(&self.registration);
         let request = request.with_previous_broker_epoch(-1);

@@ -48,10 +48,12 @@ impl ConnectionQuota {
 
     /// A place for a connection from `ip`; it is given back when the place is dropped.
     fn admit(self: &Arc<Self>, ip: IpAddr, config: &Config) -> Option<Admitted> {
+        let ip = ip.to_canonical();
         let connections_max = usize::try_from(config.max_connections).unwrap_or(0);
+        let from_ip_max = config.connections_max_from(ip);
         let mut open = self.lock();
         let from_ip = open.by_ip.get(&ip).copied().unwrap_or(0);
-        if open.count >= connections_max || from_ip >= config.connections_max_from(ip) {
+        if open.count >= connections_max || from_ip >= from_ip_max {
             return None;
         }
         open.count += 1;

@@ -33,6 +33,11 @@ pub fn identify(
         || uuid_to_base64(random_uuid()),
         |meta| meta.cluster_id.clone(),
     );
+    let orphan = dirs.all().find(|dir| known.is_none() && has_logs(dir));
+    if let Some(dir) = orphan.filter(|_| config.is_alone()) {
+        let reason = "has logs, but no meta.properties, which says whose they are: put it back, or take the logs away";
+        return Err(refuse(dir, reason.into()));
+    }
     let mut ids = BTreeSet::new();
     for dir in dirs.all() {
         match dir.meta_properties() {
@@ -50,12 +55,6 @@ pub fn identify(
                     dir,
                     "is not formatted: nodes of one cluster need the same cluster id, so run `ottla storage format` with it first"
                         .into(),
-                ));
-            }
-            None if has_logs(dir) => {
-                return Err(refuse(
-                    dir,
-                    "has logs, but no meta.properties, which says whose they are: put it back, or take the logs away".into(),
                 ));
             }
             None => {

@@ -52,6 +52,7 @@ async fn fence(node: &Node, broker_epoch: i64) -> i16 {
 const BATCHES: usize = 3;
 const ALL: usize = TOPICS as usize * PARTITIONS as usize;
 
+/// Rule: metadata-transactions
 #[tokio::test]
 async fn a_broker_with_more_partitions_than_a_batch_holds_is_fenced_at_once() {
     let log = MemoryLog::new(Some(1));
@@ -87,6 +88,7 @@ async fn a_broker_with_more_partitions_than_a_batch_holds_is_fenced_at_once() {
     assert_eq!(image.topics, after.topics);
 }
 
+/// Rule: metadata-transactions
 #[tokio::test]
 async fn what_a_controller_left_unfinished_is_void_and_the_next_one_does_it() {
     let log = MemoryLog::new(Some(1));
@@ -121,6 +123,7 @@ async fn what_a_controller_left_unfinished_is_void_and_the_next_one_does_it() {
     assert_eq!(led(&next.images.current()), [0, ALL]);
 }
 
+/// Rule: whole-operations
 #[tokio::test]
 async fn what_a_user_asks_for_is_refused_if_it_is_more_than_a_batch() {
     let log = MemoryLog::new(Some(1));

@@ -248,26 +248,30 @@ fn a_power_cut_never_leaves_a_moved_log_twice_or_not_at_all() {
 }
 
 #[test]
-fn a_move_that_fails_at_the_last_step_leaves_the_old_log() {
-    let (mut moved, recorder) = ready_to_swap();
-    let begin = recorder.ops_count();
+fn a_move_that_fails_at_the_last_steps_leaves_the_old_log() {
     let (mut trial, trial_recorder) = ready_to_swap();
     let trial_begin = trial_recorder.ops_count();
     trial.future.replace(&mut trial.current).unwrap();
     let is_rename =
         |op: &Op| matches!(op, Op::Rename(from, _) if from.to_string_lossy().ends_with("-future"));
     let steps = &trial_recorder.ops()[trial_begin..];
-    let last = steps
-        .iter()
-        .rposition(is_rename)
-        .expect("the second rename");
-    recorder.fail_in(last, Errno::IO);
-    assert_eq!(recorder.ops_count(), begin);
-    assert!(moved.future.replace(&mut moved.current).is_err());
-    recorder.heal();
-    assert!(moved.future.log_dir().is_offline() && !moved.current.log_dir().is_offline());
-    append(&mut moved.current, batch(1, 10, NOW));
-    let dir = moved.current.log_dir().path().to_owned();
-    stop_cleanly(moved.current);
-    assert_eq!(open_with(&dir, &small()).next_offset(), 201);
+    let rename = steps.iter().rposition(is_rename);
+    let rename = rename.expect("the second rename");
+    for failing in rename..steps.len() {
+        let (mut moved, recorder) = ready_to_swap();
+        assert_eq!(recorder.ops_count(), trial_begin);
+        recorder.fail_in(failing, Errno::IO);
+        assert!(moved.future.replace(&mut moved.current).is_err());
+        recorder.heal();
+        assert!(moved.future.log_dir().is_offline() && !moved.current.log_dir().is_offline());
+        append(&mut moved.current, batch(1, 10, NOW));
+        let dir = moved.current.log_dir().path().to_owned();
+        stop_cleanly(moved.current);
+        assert_eq!(open_with(&dir, &small()).next_offset(), 201);
+        let other = moved.future.log_dir();
+        assert!(
+            other.partition_dirs().unwrap().is_empty(),
+            "it is there once"
+        );
+    }
 }

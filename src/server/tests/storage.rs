@@ -60,27 +60,37 @@ fn a_cluster_begins_with_the_features_that_it_was_formatted_with() {
 
 #[test]
 fn logs_without_meta_properties_are_not_given_to_a_new_cluster() {
-    let dir = tempfile::tempdir().expect("temporary directory");
-    let settings = [("log.dirs".to_owned(), dir.path().display().to_string())];
+    let dirs = [(); 2].map(|()| tempfile::tempdir().expect("temporary directory"));
+    let places = dirs.each_ref().map(|dir| dir.path().display().to_string());
+    let settings = [("log.dirs".to_owned(), places.join(","))];
     let config = Config::load(None, &settings).expect("settings of the test");
     let start = || {
-        let dirs = LogDirs::open(&config.log_dirs, &config.metadata_log_dir).expect("a directory");
+        let dirs =
+            LogDirs::open(&config.log_dirs, &config.metadata_log_dir).expect("two directories");
         identify(&config, &dirs, 0).map_err(|error| error.to_string())
     };
-    start().expect("an empty directory");
-    let meta = dir.path().join("meta.properties");
-    let lost = dir.path().join("elsewhere");
-    std::fs::rename(&meta, &lost).expect("moved");
+    let files = dirs
+        .each_ref()
+        .map(|dir| ["meta.properties", "elsewhere"].map(|name| dir.path().join(name)));
+    let lose = || {
+        for [meta, lost] in &files {
+            std::fs::rename(meta, lost).expect("moved");
+        }
+    };
+    start().expect("empty directories");
+    lose();
     // All that a start leaves that is cut short: the first voters.
     start().expect("no log was ever written");
-    std::fs::rename(&meta, &lost).expect("moved");
-    let log = dir
-        .path()
-        .join("__cluster_metadata-0/00000000000000000000.log");
+    lose();
+    let log = dirs[1].path().join("orders-0/00000000000000000000.log");
+    std::fs::create_dir(log.parent().expect("orders-0")).expect("made");
     std::fs::write(log, []).expect("made");
     let refused = start().expect_err("whose logs are these?");
     assert!(refused.contains("no meta.properties"), "{refused}");
-    assert!(!meta.exists());
-    std::fs::rename(&lost, &meta).expect("moved back");
+    assert!(refused.contains(&places[1]), "{refused}");
+    for [meta, lost] in &files {
+        assert!(!meta.exists());
+        std::fs::rename(lost, meta).expect("moved back");
+    }
     start().expect("it is known whose they are");
 }
