@@ -107,42 +107,6 @@ impl VoterChange {
     }
 }
 
-/// Voters without raft, for the simulator.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Voters(Membership);
-
-impl Voters {
-    /// The first voters of a quorum: node ids and directory ids.
-    pub fn first(replicas: impl IntoIterator<Item = (BrokerId, Uuid)>) -> Self {
-        let node = |directory_id| VoterNode {
-            directory_id,
-            endpoints: Vec::new(),
-        };
-        let replicas = replicas.into_iter();
-        let nodes: BTreeMap<u64, VoterNode> = replicas
-            .map(|(id, directory_id)| (raft_id(id, directory_id), node(directory_id)))
-            .collect();
-        let ids = nodes.keys().copied().collect();
-        Self(Membership::new(vec![ids], nodes).expect("every voter is among the nodes"))
-    }
-
-    /// Their node ids and directory ids, by node id.
-    pub fn replicas(&self) -> Vec<(BrokerId, Uuid)> {
-        let ids = self.0.voter_ids();
-        let mut replicas: Vec<_> = ids
-            .filter_map(|id| Some((node_id(id), self.0.get_node(&id)?.directory_id)))
-            .collect();
-        replicas.sort_unstable();
-        replicas
-    }
-
-    /// The voters after a change, if it is allowed.
-    pub fn after(&self, change: &VoterChange) -> Result<Self, VoterChangeError> {
-        change.check(&self.0)?;
-        Ok(Self(change.apply(&self.0)))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -114,11 +114,8 @@ impl World {
         ] {
             self.schedule_timer(node, delay_ms, timer);
         }
-        let hosts = self.plan.hosts;
-        if hosts.contains(&node) {
-            for leader in hosts.into_iter().filter(|id| *id != node) {
-                self.schedule_timer(node, 5, Timer::Fetch(leader));
-            }
+        for leader in super::world::NODES.into_iter().filter(|id| *id != node) {
+            self.schedule_timer(node, 5, Timer::Fetch(leader));
         }
     }
 

@@ -29,12 +29,10 @@ pub enum Bug {
     FencesWithoutShrinking,
     /// A controller that was deposed goes on committing.
     DeposedControllerCommits,
-    /// A voter that lost its disk votes on as if it were the same replica (KIP-853).
-    LostDiskKeepsItsVote,
 }
 
 impl Bug {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 13] = [
         Self::TruncatesToHighWatermark,
         Self::IgnoresDivergence,
         Self::StopsCleanlyWithoutSync,
@@ -48,7 +46,6 @@ impl Bug {
         Self::AcceptsStaleIsr,
         Self::FencesWithoutShrinking,
         Self::DeposedControllerCommits,
-        Self::LostDiskKeepsItsVote,
     ];
 }
 

@@ -12,12 +12,11 @@ use super::NodeId;
 use super::bug::Bug;
 use super::messages::{ControllerAnswer, ControllerRequest, Event, Message, RequestId, Timer};
 use super::oracle::Checked;
-use super::world::{NODES, Plan, World};
+use super::world::{NODES, World};
 use crate::controller::pure::{self, Heartbeats, Periodic};
 use crate::controller::{Rng, Turn};
 use crate::metadata::{MetadataDelta, MetadataImage};
 use crate::protocol::metadata_records::{ConfigRecord, MetadataRecord};
-use crate::quorum::pure::Voters;
 use crate::types::LeaderEpoch;
 
 /// How often a controller looks for stale brokers and periodic tasks.
@@ -41,46 +40,35 @@ pub struct Active {
 /// Records on their way to a majority, and the answer that waits for them.
 struct Proposal {
     records: Vec<MetadataRecord>,
-    /// The voters from then on, if it is that.
-    voters: Option<Voters>,
     reply: Option<(NodeId, RequestId, ControllerAnswer)>,
 }
 
-impl Active {
-    /// The voters that are not committed yet.
-    pub(super) fn proposed_voters(&self) -> Option<&Voters> {
-        let mut in_flight = self.in_flight.iter();
-        in_flight.find_map(|proposal| proposal.voters.as_ref())
-    }
-}
-
 impl World {
+    /// Voters that hear `node`, itself included, are a majority.
+    fn has_majority(&self, node: NodeId) -> bool {
+        let hears =
+            |other: &&NodeId| self.is_running(**other) && self.network.connects(node, **other);
+        self.is_running(node) && NODES.iter().filter(hears).count() > NODES.len() / 2
+    }
+
     pub(super) fn on_quorum_tick(&mut self) -> Checked {
         self.schedule(QUORUM_TICK_MS, Event::Quorum);
-        // A leader that was restarted is one no more, and who removed itself hands over.
-        let is_there = |leader: &NodeId| self.active(*leader).is_some();
-        let leader = self.quorum.leader.filter(is_there);
-        let is_member = leader.is_some_and(|leader| self.quorum.is_voter(leader));
-        if let Some(leader) = leader.filter(|leader| self.leads_majority(*leader)) {
-            self.replicate(leader);
-            if is_member {
-                self.quorum.silent_since_ms = None;
-                return Ok(());
-            }
+        // A leader that was restarted is one no more.
+        let leads = |leader| self.has_majority(leader) && self.active(leader).is_some();
+        if self.quorum.leader.is_some_and(leads) {
+            self.quorum.silent_since_ms = None;
+            return Ok(());
         }
         let since_ms = *self.quorum.silent_since_ms.get_or_insert(self.now_ms);
-        let waits = leader.is_none() || is_member;
-        if self.quorum.leader.is_some() && waits && self.now_ms - since_ms < ELECTION_TIMEOUT_MS {
+        if self.quorum.leader.is_some() && self.now_ms - since_ms < ELECTION_TIMEOUT_MS {
             return Ok(());
         }
         let first = self.rng.below(NODES.len());
         let candidates = (0..NODES.len()).map(|at| NODES[(first + at) % NODES.len()]);
-        let mut candidates = candidates.into_iter();
-        let Some(elected) = candidates.find(|node| self.wins_election(*node)) else {
+        let Some(elected) = candidates.into_iter().find(|node| self.has_majority(*node)) else {
             return Ok(());
         };
-        self.check_elected(elected)?;
-        self.commit_orphans(elected)?;
+        self.commit_orphans()?;
         self.quorum.epoch += 1;
         self.quorum.leader = Some(elected);
         self.quorum.silent_since_ms = None;
@@ -89,7 +77,7 @@ impl World {
     }
 
     /// Some of what the old leader proposed may have reached the new one: then it is committed, whoever was told.
-    fn commit_orphans(&mut self, elected: NodeId) -> Checked {
+    fn commit_orphans(&mut self) -> Checked {
         let (epoch, leader) = (self.quorum.epoch, self.quorum.leader);
         let Some(active) = leader.and_then(|leader| self.active(leader)) else {
             return Ok(());
@@ -97,18 +85,11 @@ impl World {
         let orphans = active
             .in_flight
             .iter()
-            .map(|proposal| (proposal.records.clone(), proposal.voters.clone()));
-        let orphans: Vec<_> = orphans
-            .filter(|(records, voters)| !records.is_empty() || voters.is_some())
-            .collect();
+            .map(|proposal| proposal.records.clone());
+        let orphans: Vec<_> = orphans.filter(|records| !records.is_empty()).collect();
         let survive = self.rng.below(orphans.len() + 1);
-        for (records, voters) in orphans.into_iter().take(survive) {
-            let voters = voters.unwrap_or_else(|| self.quorum.voters.clone());
-            // The new leader has to bring it to a majority, of the new voters if they are what it is about.
-            if !self.has_majority(elected, &voters) || !voters_have(&voters, elected) {
-                return Ok(());
-            }
-            self.commit(epoch, elected, (records, voters))?;
+        for records in orphans.into_iter().take(survive) {
+            self.commit(epoch, records)?;
         }
         Ok(())
     }
@@ -181,36 +162,8 @@ impl World {
         }
         active.image.last_offset += records.len() as i64;
         let epoch = active.epoch;
-        active.in_flight.push_back(Proposal {
-            records,
-            voters: None,
-            reply,
-        });
+        active.in_flight.push_back(Proposal { records, reply });
         self.schedule_commit(node, epoch);
-    }
-
-    /// One change of the voters at a time: not before the last one is committed.
-    pub(super) fn propose_voters(&mut self, node: NodeId, voters: Voters) -> bool {
-        let leads_majority = self.leads_majority(node);
-        let Some(active) = self.active_mut(node) else {
-            return false;
-        };
-        if !leads_majority || active.proposed_voters().is_some() {
-            return false;
-        }
-        active.image.last_offset += 1;
-        let epoch = active.epoch;
-        active.in_flight.push_back(Proposal {
-            records: Vec::new(),
-            voters: Some(voters),
-            reply: None,
-        });
-        self.schedule_commit(node, epoch);
-        true
-    }
-
-    fn leads_majority(&self, node: NodeId) -> bool {
-        self.has_majority(node, &self.quorum.voters)
     }
 
     fn schedule_commit(&mut self, node: NodeId, epoch: LeaderEpoch) {
@@ -236,11 +189,7 @@ impl World {
             self.resign(node);
             return Ok(());
         }
-        let first = self.active(node).and_then(|it| it.in_flight.front());
-        let voters = first.and_then(|first| first.voters.clone());
-        let changes = voters.is_some();
-        let voters = voters.unwrap_or_else(|| self.quorum.voters.clone());
-        if !deposed && !self.has_majority(node, &voters) {
+        if !deposed && !self.has_majority(node) {
             self.schedule_commit(node, epoch);
             return Ok(());
         }
@@ -250,8 +199,8 @@ impl World {
         let Some(proposal) = proposal else {
             return Ok(());
         };
-        if !proposal.records.is_empty() || changes {
-            self.commit(epoch, node, (proposal.records, voters))?;
+        if !proposal.records.is_empty() {
+            self.commit(epoch, proposal.records)?;
         }
         if let Some((to, request, answer)) = proposal.reply {
             self.send(node, to, Message::FromController(request, answer));
@@ -266,14 +215,8 @@ impl World {
         }
     }
 
-    /// A batch of `leader` is on a majority: it is part of the history for good. Voters that are new count from here on.
-    fn commit(
-        &mut self,
-        epoch: LeaderEpoch,
-        leader: NodeId,
-        (records, voters): (Vec<MetadataRecord>, Voters),
-    ) -> Checked {
-        self.check_voters(&voters)?;
+    /// A batch is on a majority: it is part of the history for good.
+    fn commit(&mut self, epoch: LeaderEpoch, records: Vec<MetadataRecord>) -> Checked {
         let mut changes = MetadataDelta::default();
         for record in &records {
             if let MetadataRecord::RegisterBroker(broker) = record {
@@ -287,8 +230,6 @@ impl World {
         }
         let batch = self.quorum.commit(records);
         self.committed.last_offset = batch.last_offset;
-        self.quorum.voters = voters;
-        self.replicate(leader);
         self.committed.epoch = epoch;
         let brokers = !changes.brokers_changed.is_empty();
         self.check_registrations(&changes, brokers)
@@ -390,12 +331,11 @@ impl World {
         let plan = self.plan;
         let records = self.turn(node, |turn, _| {
             let image = turn.image;
-            let mut hosts = plan.hosts.iter();
-            let all = hosts.all(|id| image.cluster.is_active(*id));
+            let all = NODES.iter().all(|id| image.cluster.is_active(*id));
             if !all || !image.topics.is_empty() {
                 return Vec::new();
             }
-            let mut records = pure::create_topics(turn, &creation(plan)).records;
+            let mut records = pure::create_topics(turn, &creation(plan.partitions)).records;
             let minimum = ConfigRecord {
                 resource_type: 2,
                 resource_name: TOPIC.into(),
@@ -413,14 +353,10 @@ impl World {
 
 const TOPIC: &str = "t";
 
-fn voters_have(voters: &Voters, node: NodeId) -> bool {
-    voters.replicas().iter().any(|(id, _)| *id == node)
-}
-
-fn creation(plan: Plan) -> CreateTopicsRequest {
-    let assignments = (0..plan.partitions).map(|index| {
-        let mut replicas: Vec<_> = plan.hosts.into_iter().map(WireBrokerId).collect();
-        replicas.rotate_left(index as usize % plan.hosts.len());
+fn creation(partitions: i32) -> CreateTopicsRequest {
+    let assignments = (0..partitions).map(|index| {
+        let mut replicas: Vec<_> = NODES.iter().copied().map(WireBrokerId).collect();
+        replicas.rotate_left(index as usize % NODES.len());
         CreatableReplicaAssignment::default()
             .with_partition_index(index)
             .with_broker_ids(replicas)

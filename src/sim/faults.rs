@@ -12,8 +12,6 @@ pub enum Fault {
     KillAll,
     /// What was not synced is lost, or a part of it.
     PowerFailure,
-    /// kill -9, and `metadata.log.dir` is on a disk of its own that fails.
-    LoseMetadata,
     /// SIGTERM, then a reboot of the machine.
     Stop,
     /// SIGSTOP for a while.
@@ -27,15 +25,13 @@ pub enum Fault {
 }
 
 /// Kills are as likely as all the rest.
-const FAULTS: [Fault; 14] = [
+const FAULTS: [Fault; 12] = [
     Fault::Kill,
     Fault::Kill,
     Fault::Kill,
     Fault::KillAll,
     Fault::PowerFailure,
     Fault::PowerFailure,
-    Fault::LoseMetadata,
-    Fault::LoseMetadata,
     Fault::Stop,
     Fault::Stop,
     Fault::Freeze,
@@ -76,16 +72,9 @@ impl World {
         self.note(format_args!("FAULT {fault:?} of {node}"));
         let others = NODES.into_iter().filter(|other| *other != node);
         match fault {
-            Fault::Kill => {
-                self.kill(node);
-            }
-            Fault::KillAll => {
-                for node in NODES {
-                    self.kill(node);
-                }
-            }
+            Fault::Kill => self.kill(node),
+            Fault::KillAll => NODES.into_iter().for_each(|node| self.kill(node)),
             Fault::PowerFailure => self.fail_power(node),
-            Fault::LoseMetadata => self.lose_metadata(node),
             Fault::Stop => {
                 let now_ms = self.now_ms;
                 if let Some(broker) = self.broker_mut(node) {
@@ -116,29 +105,20 @@ impl World {
 
     /// A crash: the controller takes the node for one that may have lost records. While another one really has, that would
     /// be more than acks=all is made for.
-    fn kill(&mut self, node: NodeId) -> bool {
+    fn kill(&mut self, node: NodeId) {
         if self
             .nodes
             .iter()
             .any(|(id, other)| *id != node && other.lost_records)
         {
-            return false;
+            return;
         }
-        let ends = self.end_process(node);
-        if ends {
+        if self.end_process(node) {
             let disk = self.nodes.get_mut(&node).expect("all exist");
             disk.is_recovering = true;
             disk.is_unregistered = true;
             let delay_ms = 20 + self.rng.below(600) as i64;
             self.schedule(delay_ms, Event::Restart(node));
-        }
-        ends
-    }
-
-    /// The quorum survives that as long as a majority has its disks.
-    fn lose_metadata(&mut self, node: NodeId) {
-        if self.can_lose_metadata(node) && self.kill(node) {
-            self.quorum.lose_disk(node);
         }
     }
 

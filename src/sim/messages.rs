@@ -125,8 +125,6 @@ pub enum Event {
     },
     /// The voters look whether they hear their leader.
     Quorum,
-    /// Voters come or go.
-    Reconfigure,
     Client(usize),
     Fault(Fault),
     Restart(NodeId),

@@ -5,13 +5,11 @@
 //! | real | model |
 //! |---|---|
 //! | `partition::PartitionState`, truncation, `log::LeaderEpochCache`, `log::ProducerState` | a log is a list of entries and how much of it is synced |
-//! | the controller's handlers, `metadata::MetadataImage` | consensus: a list of committed batches, who has them and who may append |
-//! | which changes of the voters are allowed, and the voters then | |
+//! | the controller's handlers, `metadata::MetadataImage` | consensus: a list of committed batches and who may append to it |
 //!
 //! ```text
 //!   faults.rs --> World (world.rs): time, events --> broker.rs, fetching.rs   each node's broker
 //!                        |                       --> controller.rs            each node's controller
-//!                        |                       --> membership.rs            voters, elections, lost disks
 //!                        |                       --> client.rs                idempotent producers, acks=all
 //!                        `--> Oracle (oracle.rs): the invariants
 //! ```
@@ -22,7 +20,6 @@ mod client;
 mod controller;
 mod faults;
 mod fetching;
-mod membership;
 mod messages;
 mod network;
 mod oracle;
@@ -40,7 +37,7 @@ pub use world::{Outcome, run};
 
 use crate::types::BrokerId;
 
-/// A node runs a broker, and a controller while it is a voter of the quorum; else it observes the metadata log.
+/// A node runs a broker and a controller, as `process.roles=broker,controller`.
 type NodeId = BrokerId;
 
 /// Index of a partition of the one topic.

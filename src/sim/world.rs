@@ -23,9 +23,7 @@ use crate::metadata::{MetadataImage, TopicImage};
 use crate::partition::PartitionState;
 use crate::types::Uuid;
 
-pub const NODES: [NodeId; 5] = [1, 2, 3, 4, 5];
-/// The first voters of the quorum; all others observe.
-const VOTERS: [NodeId; 3] = [1, 2, 3];
+pub const NODES: [NodeId; 3] = [1, 2, 3];
 pub const CLUSTER_ID: &str = "simulated-cluster";
 /// Faults strike until then.
 const FAULTS_UNTIL_MS: i64 = 4_000;
@@ -41,8 +39,6 @@ const SETTLE_MS: i64 = 100;
 pub struct Plan {
     pub partitions: i32,
     pub min_insync_replicas: usize,
-    /// The brokers that have the partitions.
-    pub hosts: [NodeId; 3],
     pub bug: Option<Bug>,
 }
 
@@ -181,7 +177,6 @@ impl World {
             partitions: 1 + rng.below(2) as i32,
             // With one replica enough for acks=all, no machine may lose anything: a quarter of the seeds.
             min_insync_replicas: if rng.below(4) == 0 { 1 } else { 2 },
-            hosts: [[1, 2, 3], [2, 3, 4], [3, 4, 5], [4, 5, 1]][rng.below(4)],
             bug,
         };
         let network = Network::new([0, 0, 5, 30][rng.below(4)]);
@@ -189,7 +184,7 @@ impl World {
             now_ms: 0,
             plan,
             network,
-            quorum: Quorum::new(&NODES, &VOTERS),
+            quorum: Quorum::default(),
             committed: MetadataImage::default(),
             nodes: BTreeMap::new(),
             clients: Vec::new(),
@@ -218,7 +213,6 @@ impl World {
             self.start_process(node);
         }
         self.schedule(0, Event::Quorum);
-        self.schedule(500, Event::Reconfigure);
         for index in 0..3 {
             let partition = index % self.plan.partitions;
             let records = 30 + self.rng.below(60);
@@ -276,15 +270,9 @@ impl World {
                 "Progress: {left} records are not acknowledged at the end"
             )));
         }
-        let is_active = |id: &NodeId| self.committed.cluster.is_active(*id);
-        if let Some(fenced) = NODES.into_iter().find(|id| !is_active(id)) {
-            return Err(Violation(format!(
-                "Progress: broker {fenced} is fenced at the end"
-            )));
-        }
         for topic in self.committed.topics.iter() {
             for (index, registration) in &topic.partitions {
-                if registration.isr.len() < self.plan.hosts.len() {
+                if registration.isr.len() < NODES.len() {
                     return Err(Violation(format!(
                         "Progress: the ISR of {index} is {:?} at the end",
                         registration.isr
@@ -322,7 +310,6 @@ impl World {
                 }
             }
             Event::Quorum => return self.on_quorum_tick(),
-            Event::Reconfigure => self.on_reconfigure(),
             Event::Client(index) => self.on_client_timer(index),
             Event::Fault(fault) if self.now_ms < FAULTS_UNTIL_MS => self.on_fault(fault),
             Event::Fault(_) => {}
@@ -517,10 +504,7 @@ impl World {
     /// The machine loses power: of each log some of what was not synced.
     pub fn lose_unsynced(&mut self, node: NodeId) {
         for index in 0..self.plan.partitions {
-            let log = self.nodes[&node].logs.get(&index);
-            let Some(unsynced) = log.map(ReplicaLog::unsynced_count) else {
-                continue;
-            };
+            let unsynced = self.log_mut(node, index).unsynced_count();
             let lost = self.rng.below(unsynced + 1);
             if lost > 0 {
                 self.note(format_args!(
@@ -584,7 +568,7 @@ impl World {
             }
             let is_in_sync = |topic: &TopicImage| {
                 let mut partitions = topic.partitions.values();
-                partitions.all(|it| it.isr.contains(&node) || !it.replicas.contains(&node))
+                partitions.all(|registration| registration.isr.contains(&node))
             };
             let is_healed = self.committed.topics.iter().all(is_in_sync);
             if is_healed {
