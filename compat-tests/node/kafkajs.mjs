@@ -162,9 +162,10 @@ test('group: two members share four partitions', async () => {
     return groups[0].state === 'Stable' && groups[0].members.length === 2
   }, 'two members', 30)
   await send(name, Array.from({ length: 200 }, (_, i) => ({ value: 'x', partition: i % 4 })))
-  await eventually(() => first.seen.length + second.seen.length >= 200, '200 messages')
-  const all = [...first.seen, ...second.seen].map(m => `${m.partition}/${m.offset}`)
-  equal(new Set(all).size, 200)
+  // nothing is committed yet: what a member reads again after a late rebalance is not an error
+  const seen = () => new Set([...first.seen, ...second.seen].map(m => `${m.partition}/${m.offset}`))
+  await eventually(() => seen().size >= 200, '200 messages')
+  equal(seen().size, 200)
   equal(first.seen.length > 0 && second.seen.length > 0, true, 'both read')
   await refused(admin.deleteGroups([groupId]), /NON_EMPTY_GROUP|not empty/i)
   await first.consumer.disconnect()
