@@ -54,7 +54,7 @@ def run(table, work, names, only, pairs, seconds, quick):
             for cluster in two:
                 cluster.start()
         if wanted:
-            for cluster, warm in zip(two, (1, 3 if quick else 8)):
+            for cluster, warm in zip(two, (1, 3 if quick else 40)):
                 cluster.load("--seconds", warm, "produce", "--acks", -1, "--batch-bytes", 1, "--in-flight", 64, "--topic", "warm", "--delete")
         for row in wanted:
             load_row(table, two, *row, pairs)
