@@ -373,35 +373,66 @@ impl LogDir {
         threads: usize,
         open: &(dyn Fn(&A) -> T + Sync),
     ) -> Vec<T> {
-        let next = AtomicUsize::new(0);
-        let workers = threads.min(items.len()).max(1);
         let idle = &self.recovery.idle_threads;
         let remaining = &self.recovery.remaining_logs;
         remaining.fetch_add(items.len(), Ordering::Relaxed);
-        idle.store(threads.saturating_sub(workers), Ordering::Relaxed);
-        let all = Mutex::new(Vec::with_capacity(items.len()));
-        let work = || {
-            while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let made = open(item);
-                all.lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(made);
-                remaining.fetch_sub(1, Ordering::Relaxed);
-            }
-            idle.fetch_add(1, Ordering::Relaxed);
+        idle.store(
+            threads.saturating_sub(items.len().max(1)),
+            Ordering::Relaxed,
+        );
+        let open_one = |item: &A| {
+            let made = open(item);
+            remaining.fetch_sub(1, Ordering::Relaxed);
+            made
         };
-        if workers == 1 {
-            work();
-        } else {
-            std::thread::scope(|scope| {
-                for _ in 0..workers {
-                    scope.spawn(work);
-                }
-            });
-        }
+        let opened = on_threads(items, threads, &open_one, &|| {
+            idle.fetch_add(1, Ordering::Relaxed);
+        });
         idle.store(0, Ordering::Relaxed);
-        all.into_inner().unwrap_or_else(PoisonError::into_inner)
+        opened
     }
+
+    /// Closes logs with `close`, one for each of `items`, on `threads` threads: each makes a few files, and waits for the
+    /// disk to find places for them.
+    pub fn close_logs<A: Sync, T: Send>(
+        &self,
+        items: &[A],
+        threads: usize,
+        close: &(dyn Fn(&A) -> T + Sync),
+    ) -> Vec<T> {
+        on_threads(items, threads, close, &|| ())
+    }
+}
+
+/// What `f` makes of each of `items`, in no order, on up to `threads` threads. Each calls `ended` when nothing is left to do.
+fn on_threads<A: Sync, T: Send>(
+    items: &[A],
+    threads: usize,
+    f: &(dyn Fn(&A) -> T + Sync),
+    ended: &(dyn Fn() + Sync),
+) -> Vec<T> {
+    let next = AtomicUsize::new(0);
+    let workers = threads.min(items.len()).max(1);
+    let all = Mutex::new(Vec::with_capacity(items.len()));
+    let work = || {
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let made = f(item);
+            all.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(made);
+        }
+        ended();
+    };
+    if workers == 1 {
+        work();
+    } else {
+        std::thread::scope(|scope| {
+            for _ in 0..workers {
+                scope.spawn(work);
+            }
+        });
+    }
+    all.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The maps are changed by single calls that leave them whole.

@@ -55,8 +55,8 @@ pub struct ReplicaManager {
     pub(super) moves: Moves,
     pub(super) trash: Trash,
     quotas: ReplicationQuotas,
-    /// What each checkpoint file holds, by directory and file name.
-    pub(super) checkpointed: Mutex<HashMap<CheckpointFile, BTreeMap<TopicPartition, Offset>>>,
+    /// The fingerprint of what each checkpoint file holds.
+    pub(super) checkpointed: Mutex<HashMap<CheckpointFile, u64>>,
 }
 
 /// A checkpoint file: its log directory and its name.
@@ -119,6 +119,11 @@ impl ReplicaManager {
     /// The controller registered this incarnation.
     pub fn set_broker_epoch(&self, broker_epoch: i64) {
         self.broker_epoch.store(broker_epoch, Ordering::Relaxed);
+    }
+
+    /// How many threads open and close the logs of a directory.
+    pub(super) fn threads_per_dir(&self) -> usize {
+        self.config.load().num_recovery_threads_per_data_dir.max(2) as usize
     }
 
     pub(super) fn metrics(&self) -> &Metrics {
@@ -229,7 +234,7 @@ impl ReplicaManager {
     /// Opens the logs of `assigned` and publishes the partitions. Of one that cannot be opened clients get
     /// KAFKA_STORAGE_ERROR, and the operator the reason.
     fn open(&self, assigned: Vec<Assigned>, initial: bool, image: &MetadataImage) {
-        let threads = self.config.load().num_recovery_threads_per_data_dir.max(2) as usize;
+        let threads = self.threads_per_dir();
         let mut by_dir: Vec<(Arc<LogDir>, Vec<Assigned>)> = Vec::new();
         let mut opened = Vec::with_capacity(assigned.len());
         let mut placement = self.placement(initial);
