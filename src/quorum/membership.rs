@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::VoterWait;
-use super::meta_log::{Inner, MetadataRaft};
+use super::meta_log::Inner;
 use super::proposals::Forward;
 use super::store::lock;
 use super::types::{
@@ -62,7 +62,8 @@ pub(super) struct MembersStep {
 
 impl MembersStep {
     /// Appends the members and waits until they are committed.
-    pub(super) async fn carry_out(self, raft: &MetadataRaft) {
+    pub(super) async fn carry_out(self, inner: &Arc<Inner>) {
+        let raft = &inner.raft;
         let leader = CommittedLeaderId::from(u64::from(self.epoch.unsigned_abs()));
         let led_by = [Precondition::CommittedLeaderId {
             committed_leader_id: leader,
@@ -76,14 +77,19 @@ impl MembersStep {
             let done = raft.append_membership(members, EntryPayload::Blank, led_by);
             done.await.map(|_| ())
         };
+        let refused = |error: &dyn std::error::Error| {
+            inner.fail(self.epoch, error);
+            VoterChangeError::NotLeader
+        };
         let outcome = match appended {
             Ok(()) => Ok(()),
             Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error))) => {
                 warn!(%error, "the quorum's members were not changed");
-                let _ = raft.write(self.filler).with_leader(leader).await;
-                Err(VoterChangeError::TimedOut(error.to_string().into()))
+                let filled = raft.write(self.filler).with_leader(leader).await;
+                let timed_out = VoterChangeError::TimedOut(error.to_string().into());
+                Err(filled.err().map_or(timed_out, |error| refused(&error)))
             }
-            Err(_) => Err(VoterChangeError::NotLeader),
+            Err(error) => Err(refused(&error)),
         };
         let _ = self.reply.send(outcome);
     }

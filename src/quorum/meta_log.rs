@@ -143,7 +143,7 @@ impl OpenraftMetaLog {
             own: params.own,
             cluster_id,
             stranger_told: AtomicBool::new(false),
-            raft: raft.clone(),
+            raft,
             store,
             transport: params.transport,
             addresses: params.addresses,
@@ -160,7 +160,7 @@ impl OpenraftMetaLog {
             members_turn: Arc::default(),
             stop: CancellationToken::new(),
         });
-        tokio::spawn(run_forwarder(raft, queue));
+        tokio::spawn(run_forwarder(Arc::clone(&inner), queue));
         tokio::spawn(run_leader_watch(Arc::clone(&inner)));
         tokio::spawn(join::run(Arc::clone(&inner), params.joining));
         tokio::spawn(Arc::clone(&inner).forget_silent_observers());

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::membership::MembersStep;
-use super::meta_log::{Answer, Inner, MetadataRaft, Responder, closed};
+use super::meta_log::{Answer, Inner, Responder, closed};
 use super::store::lock;
 use super::types::{AppliedEntry, CommittedLeaderId, Proposal};
 use super::{ProposeError, RECORDS_PER_BATCH_MAX, TypeConfig};
@@ -43,8 +43,8 @@ pub(super) enum Forward {
 }
 
 /// Hands proposals to raft one after the other, which keeps their order.
-pub(super) async fn run_forwarder(raft: MetadataRaft, mut queue: mpsc::UnboundedReceiver<Forward>) {
-    while let Some(next) = queue.recv().await {
+pub(super) async fn run_forwarder(inner: Arc<Inner>, mut queue: mpsc::UnboundedReceiver<Forward>) {
+    while let Some(Some(next)) = inner.stop.run_until_cancelled(queue.recv()).await {
         match next {
             Forward::Records {
                 proposal,
@@ -52,7 +52,8 @@ pub(super) async fn run_forwarder(raft: MetadataRaft, mut queue: mpsc::Unbounded
                 responder,
             } => {
                 let expected = CommittedLeaderId::from(u64::from(epoch.unsigned_abs()));
-                let sent = raft
+                let sent = inner
+                    .raft
                     .write(proposal)
                     .with_leader(expected)
                     .responder(responder)
@@ -61,7 +62,7 @@ pub(super) async fn run_forwarder(raft: MetadataRaft, mut queue: mpsc::Unbounded
                     return;
                 }
             }
-            Forward::Members(step) => step.carry_out(&raft).await,
+            Forward::Members(step) => step.carry_out(&inner).await,
         }
     }
 }
@@ -129,17 +130,21 @@ impl Inner {
             ) => ProposeError::NotLeader,
             Err(error @ ClientWriteError::ChangeMembershipError(_)) => closed(error),
         };
+        self.fail(epoch, &failed);
+        Err(failed)
+    }
+
+    /// Raft refuses proposals, and leads on, when a majority was silent for longer than its lease. What comes behind a refused one
+    /// builds on it, and on its offsets: it needs an epoch in which to begin anew.
+    pub(super) fn fail(self: &Arc<Self>, epoch: LeaderEpoch, reason: &dyn std::error::Error) {
         let is_first = {
             let mut proposals = lock(&self.proposals);
             proposals.leads(epoch) && !std::mem::replace(&mut proposals.failed, true)
         };
         if is_first {
-            // Raft refuses proposals, and leads on, when a majority was silent for longer than its lease. What the controller
-            // decides builds on what was refused: it needs an epoch in which to begin anew.
-            warn!(leader_epoch = epoch, reason = %failed, "a proposal was refused, another voter is to lead");
+            warn!(leader_epoch = epoch, %reason, "a proposal was refused, another voter is to lead");
             let inner = Arc::clone(self);
             tokio::spawn(async move { inner.hand_over(epoch).await });
         }
-        Err(failed)
     }
 }

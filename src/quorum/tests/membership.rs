@@ -16,15 +16,10 @@ use super::super::{
     Joining, MetaLog, MetaLogParams, OpenraftMetaLog, ProposeError, RpcTransport, VoterChange,
     VoterChangeError, VoterWait,
 };
-use super::three_voters::{Seat, listen, wait_for_any_leader};
+use super::three_voters::{Seat, WAIT, listen, wait_for_any_leader};
 use super::{PATIENCE, collect, params, topics};
 use crate::log::LogDir;
 use crate::types::{BrokerId, Uuid};
-
-const WAIT: VoterWait = VoterWait {
-    timeout: PATIENCE,
-    committed: true,
-};
 
 /// A node's address, which outlives its process and its disk.
 struct Place {

@@ -17,7 +17,7 @@ use super::super::timing::QuorumTiming;
 use super::super::types::{Vote, VoterNode};
 use super::super::{
     MetaLog, MetaLogParams, OpenraftMetaLog, ProposeError, RAFT_API_KEY, RaftRequest, RaftResponse,
-    ReplicaState, RpcTransport, Transport,
+    ReplicaState, RpcTransport, Transport, VoterChange, VoterChangeError, VoterWait,
 };
 use super::{PATIENCE, collect, node, params, topics};
 use crate::clock::Clock;
@@ -28,6 +28,11 @@ use crate::types::{BrokerId, LeaderEpoch};
 pub(super) type Seat = Arc<Mutex<Weak<OpenraftMetaLog>>>;
 
 const API_VERSIONS: i16 = 18;
+
+pub(super) const WAIT: VoterWait = VoterWait {
+    timeout: PATIENCE,
+    committed: true,
+};
 
 /// The addresses of the voters, which outlive them.
 struct Quorum {
@@ -229,6 +234,35 @@ async fn a_follower_with_an_empty_disk_catches_up_under_the_same_leader() {
 /// Found by `scripts/chaos`: a busy machine, a majority silent for half a second, and no active controller from then on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_whose_proposal_was_refused_hands_over() {
+    check_hand_over(async |log, epoch| {
+        let refused = log.propose(epoch, topics(&["b"])).await;
+        assert_eq!(refused, Err(ProposeError::NotLeader));
+    })
+    .await;
+}
+
+/// Its offset was taken by nothing: the next proposal would have found that out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_change_of_the_voters_was_refused_hands_over() {
+    let removed = VoterChange::Remove {
+        node_id: 3,
+        directory_id: node(0).directory_id,
+    };
+    let moved = VoterChange::Update {
+        node_id: 3,
+        node: node(1),
+    };
+    for change in [removed, moved] {
+        check_hand_over(async |log, _| {
+            let refused = log.change_voters(change.clone(), WAIT).await;
+            assert_eq!(refused, Err(VoterChangeError::NotLeader));
+        })
+        .await;
+    }
+}
+
+/// Three voters, two of which are silent for longer than the leader's lease when `refused` asks it for something.
+async fn check_hand_over(refused: impl AsyncFn(&OpenraftMetaLog, LeaderEpoch)) {
     let quorum = Quorum::new().await;
     let dirs: Vec<TempDir> = (0..3).map(|_| TempDir::new().unwrap()).collect();
     let patient = QuorumTiming {
@@ -256,8 +290,7 @@ async fn a_leader_whose_proposal_was_refused_hands_over() {
     while !logs[0].describe().voters.iter().all(is_silent) {
         tokio::task::yield_now().await;
     }
-    let refused = logs[0].propose(epoch, topics(&["b"])).await;
-    assert_eq!(refused, Err(ProposeError::NotLeader));
+    refused(&logs[0], epoch).await;
     for log in &logs[1..] {
         *lock(&quorum.seats[&log.inner_id()]) = Arc::downgrade(log);
     }
