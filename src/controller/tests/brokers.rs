@@ -15,6 +15,7 @@ use crate::controller::{partition_control, producer_id_control};
 use crate::metadata::{LeaderRecoveryState, NO_LEADER};
 use crate::protocol::ErrorCode;
 use crate::protocol::metadata_records::FeatureLevelRecord;
+use crate::quorum::RECORDS_PER_BATCH_MAX;
 
 const SESSION_MS: i64 = 9_000;
 
@@ -477,6 +478,24 @@ fn unregistered_brokers_are_forgotten() {
     assert_eq!(code(&mut cluster), 102);
     assert_eq!(cluster.partition("t", 0).leader, 2);
     assert!(cluster.image.cluster.broker(1).is_none());
+}
+
+/// A broker that nobody watches would never be fenced.
+#[test]
+fn a_broker_is_still_watched_when_its_unregistration_is_refused() {
+    let mut cluster = Cluster::with_brokers(2);
+    for text in ["t", "u"] {
+        assert_eq!(cluster.create(topic(text, 6_000, 2)), 0);
+    }
+    let request = UnregisterBrokerRequest::default().with_broker_id(WireBrokerId(1));
+    cluster.run(|turn| {
+        let outcome = cluster_control::unregister_broker(turn, &request);
+        assert!(outcome.is_atomic && outcome.records.len() > RECORDS_PER_BATCH_MAX);
+        Outcome::unchanged(())
+    });
+    cluster.now_ms += SESSION_MS;
+    cluster.expire();
+    assert!(!cluster.image.cluster.is_alive(1));
 }
 
 /// Rule: producer-ids
