@@ -1,5 +1,7 @@
 //! What a broker makes of the directories that it starts on, and those that it refuses.
 
+use tempfile::TempDir;
+
 use super::super::storage::{formatted_records, identify};
 use crate::config::Config;
 use crate::controller::feature_records;
@@ -7,17 +9,25 @@ use crate::log::LogDirs;
 use crate::metadata::features::{self, METADATA_VERSION};
 use crate::quorum::write_bootstrap;
 
-#[test]
-fn a_partition_in_two_directories_is_refused_with_both_places() {
+/// Two empty directories, and where they are.
+fn two_dirs() -> ([TempDir; 2], [String; 2]) {
     let dirs = [(); 2].map(|()| tempfile::tempdir().expect("temporary directory"));
     let places = dirs.each_ref().map(|dir| dir.path().display().to_string());
+    (dirs, places)
+}
+
+/// The cluster id that a broker finds or gives itself there; else why it does not start.
+fn start_on(places: &[String]) -> Result<String, String> {
     let settings = [("log.dirs".to_owned(), places.join(","))];
     let config = Config::load(None, &settings).expect("settings of the test");
-    let start = || {
-        let dirs =
-            LogDirs::open(&config.log_dirs, &config.metadata_log_dir).expect("two directories");
-        identify(&config, &dirs, 0).map_err(|error| error.to_string())
-    };
+    let dirs = LogDirs::open(&config.log_dirs, &config.metadata_log_dir).expect("directories");
+    identify(&config, &dirs, 0).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_partition_in_two_directories_is_refused_with_both_places() {
+    let (dirs, places) = two_dirs();
+    let start = || start_on(&places);
     let cluster_id = start().expect("two empty directories");
     std::fs::create_dir(dirs[0].path().join("orders-0")).expect("made");
     std::fs::create_dir(dirs[1].path().join("orders-1")).expect("made");
@@ -60,15 +70,8 @@ fn a_cluster_begins_with_the_features_that_it_was_formatted_with() {
 
 #[test]
 fn logs_without_meta_properties_are_not_given_to_a_new_cluster() {
-    let dirs = [(); 2].map(|()| tempfile::tempdir().expect("temporary directory"));
-    let places = dirs.each_ref().map(|dir| dir.path().display().to_string());
-    let settings = [("log.dirs".to_owned(), places.join(","))];
-    let config = Config::load(None, &settings).expect("settings of the test");
-    let start = || {
-        let dirs =
-            LogDirs::open(&config.log_dirs, &config.metadata_log_dir).expect("two directories");
-        identify(&config, &dirs, 0).map_err(|error| error.to_string())
-    };
+    let (dirs, places) = two_dirs();
+    let start = || start_on(&places);
     let files = dirs
         .each_ref()
         .map(|dir| ["meta.properties", "elsewhere"].map(|name| dir.path().join(name)));
