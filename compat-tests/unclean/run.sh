@@ -97,13 +97,17 @@ wiped_leader() {
 check "never leads before it was filled again" wiped_leader
 
 echo "-- all"
-# Rule: unclean-restart
-one_by_one() {
+# the leader last
+kill_one_by_one() {
     stop_node 6 KILL
     becomes '[45]' '[45],[45]' '' '' && send || return 1
     stop_node 5 KILL
     becomes 4 4 5 '' || return 1
     stop_node 4 KILL
+}
+# Rule: unclean-restart
+one_by_one() {
+    kill_one_by_one || return 1
     start 5 && start 6 && becomes none '' '4' 4 && eventually 20 registered 6 && is_now none '' '4' 4 || return 1
     start 4 && becomes 4 '[456],[456],[456]' '' '' && holds && send
 }
@@ -118,11 +122,7 @@ at_once() {
 check "are killed at once" at_once
 # Rule: unclean-restart
 last_is_wiped() {
-    stop_node 6 KILL
-    becomes '[45]' '[45],[45]' '' '' && send || return 1
-    stop_node 5 KILL
-    becomes 4 4 5 '' || return 1
-    stop_node 4 KILL
+    kill_one_by_one || return 1
     wipe 4 && start 4 && start 5 && start 6 && becomes none '' '' '' || return 1
     # Nobody is left that is known to have everything: an operator chooses, and chooses one that is not empty.
     stop_node 4
