@@ -16,61 +16,44 @@ use crate::protocol::{Error, ErrorCode};
 use crate::types::BrokerId;
 
 pub async fn handle(context: RequestContext, request: AlterConfigsRequest) -> AlterConfigsResponse {
-    let config = context.services.config();
     if context.connection.is_controller {
         // The broker that was asked first has done its checks.
         return context.controller().alter_configs(request).await;
     }
-    let twice = named_twice(
-        request
-            .resources
-            .iter()
-            .map(|r| (r.resource_type, &*r.resource_name)),
-    );
-    let refused: Vec<Option<Error>> = request
-        .resources
-        .iter()
-        .map(|r| preprocess(&config, r, &twice).err())
-        .collect();
-    let forwarded = request
-        .resources
-        .iter()
-        .zip(&refused)
-        .filter(|(_, refused)| refused.is_none())
-        .map(|(resource, _)| resource.clone());
-    let forwarded = AlterConfigsRequest::default()
-        .with_validate_only(request.validate_only)
-        .with_resources(forwarded.collect());
-    let mut answers = Vec::new();
-    if !forwarded.resources.is_empty() {
-        answers = context
-            .controller()
-            .alter_configs(forwarded)
-            .await
-            .responses;
+    let config = context.services.config();
+    let keys = request.resources.iter();
+    let twice = named_twice(keys.map(|r| (r.resource_type, &*r.resource_name)));
+    let (mut answers, mut forwarded) = (Vec::new(), Vec::new());
+    for resource in request.resources {
+        let Err(error) = preprocess(&config, &resource, &twice) else {
+            answers.push(None);
+            forwarded.push(resource);
+            continue;
+        };
+        let answer = AlterConfigsResourceResponse::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name)
+            .with_error_code(error.code())
+            .with_error_message(message(&error));
+        answers.push(Some(answer));
     }
-    let responses = request
-        .resources
-        .iter()
-        .zip(refused)
-        .map(|(resource, refused)| {
-            let key = (resource.resource_type, &resource.resource_name);
-            let answer = answers
-                .iter()
-                .find(|a| (a.resource_type, &a.resource_name) == key);
-            match (refused, answer) {
-                (None, Some(answer)) => answer.clone(),
-                (refused, _) => {
-                    let error = refused.unwrap_or_else(|| ErrorCode::UnknownServerError.into());
-                    AlterConfigsResourceResponse::default()
-                        .with_resource_type(resource.resource_type)
-                        .with_resource_name(resource.resource_name.clone())
-                        .with_error_code(error.code())
-                        .with_error_message(message(&error))
-                }
-            }
-        });
+    if !forwarded.is_empty() {
+        let request = AlterConfigsRequest::default()
+            .with_validate_only(request.validate_only)
+            .with_resources(forwarded);
+        let answer = context.controller().alter_configs(request).await;
+        fill(&mut answers, answer.responses);
+    }
+    let responses = answers.into_iter().flatten();
     AlterConfigsResponse::default().with_responses(responses.collect())
+}
+
+/// Puts what the controller answered, in the order of the request, where this broker had nothing to say.
+pub(super) fn fill<R>(answers: &mut [Option<R>], forwarded: Vec<R>) {
+    let open = answers.iter_mut().filter(|answer| answer.is_none());
+    for (answer, forwarded) in open.zip(forwarded) {
+        *answer = Some(forwarded);
+    }
 }
 
 fn preprocess(

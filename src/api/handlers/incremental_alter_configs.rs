@@ -8,7 +8,7 @@ use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsRe
 use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 
 use super::alter_configs::{
-    check_broker, check_node_id, check_resource, invalid_request, message, named_twice,
+    check_broker, check_node_id, check_resource, fill, invalid_request, message, named_twice,
     unknown_type,
 };
 use crate::api::RequestContext;
@@ -21,80 +21,49 @@ const DELETE: i8 = 1;
 const APPEND: i8 = 2;
 const SUBTRACT: i8 = 3;
 
-/// What became of a resource before the controller saw it.
+/// What becomes of a resource that is not refused.
+#[derive(PartialEq)]
 enum Preprocessed {
     Forward,
     Done,
-    Failed(Error),
 }
 
 pub async fn handle(
     context: RequestContext,
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
-    let (image, config) = (context.services.image(), context.services.config());
+    let controller = context.controller();
     if context.connection.is_controller {
         // The broker that was asked first has done its checks.
-        return context
-            .controller()
-            .incremental_alter_configs(request)
-            .await;
+        return controller.incremental_alter_configs(request).await;
     }
-    let twice = named_twice(
-        request
-            .resources
-            .iter()
-            .map(|r| (r.resource_type, &*r.resource_name)),
-    );
-    let preprocessed: Vec<Preprocessed> = request
-        .resources
-        .iter()
-        .map(|resource| {
-            preprocess(&image, &config, resource, &twice, request.validate_only)
-                .unwrap_or_else(Preprocessed::Failed)
-        })
-        .collect();
-    let forwarded = request
-        .resources
-        .iter()
-        .zip(&preprocessed)
-        .filter(|(_, preprocessed)| matches!(preprocessed, Preprocessed::Forward))
-        .map(|(resource, _)| resource.clone());
-    let forwarded = IncrementalAlterConfigsRequest::default()
-        .with_validate_only(request.validate_only)
-        .with_resources(forwarded.collect());
-    let mut answers = Vec::new();
-    if !forwarded.resources.is_empty() {
-        let controller = context.controller();
-        answers = controller
-            .incremental_alter_configs(forwarded)
-            .await
-            .responses;
+    let (image, config) = (context.services.image(), context.services.config());
+    let keys = request.resources.iter();
+    let twice = named_twice(keys.map(|r| (r.resource_type, &*r.resource_name)));
+    let (mut answers, mut forwarded) = (Vec::new(), Vec::new());
+    for resource in request.resources {
+        let preprocessed = preprocess(&image, &config, &resource, &twice, request.validate_only);
+        if preprocessed == Ok(Preprocessed::Forward) {
+            answers.push(None);
+            forwarded.push(resource);
+            continue;
+        }
+        let error = preprocessed.err();
+        let answer = AlterConfigsResourceResponse::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name)
+            .with_error_code(error.as_ref().map_or(0, Error::code))
+            .with_error_message(error.as_ref().and_then(message));
+        answers.push(Some(answer));
     }
-    let responses = request
-        .resources
-        .iter()
-        .zip(preprocessed)
-        .map(|(resource, preprocessed)| {
-            let key = (resource.resource_type, &resource.resource_name);
-            let answer = answers
-                .iter()
-                .find(|a| (a.resource_type, &a.resource_name) == key);
-            let response = AlterConfigsResourceResponse::default()
-                .with_resource_type(resource.resource_type)
-                .with_resource_name(resource.resource_name.clone())
-                .with_error_message(None);
-            match (preprocessed, answer) {
-                (Preprocessed::Done, _) => response,
-                (Preprocessed::Forward, Some(answer)) => answer.clone(),
-                (Preprocessed::Forward, None) => {
-                    response.with_error_code(ErrorCode::UnknownServerError.code())
-                }
-                (Preprocessed::Failed(error), _) => response
-                    .with_error_code(error.code())
-                    .with_error_message(message(&error)),
-            }
-        });
+    if !forwarded.is_empty() {
+        let request = IncrementalAlterConfigsRequest::default()
+            .with_validate_only(request.validate_only)
+            .with_resources(forwarded);
+        let answer = controller.incremental_alter_configs(request).await;
+        fill(&mut answers, answer.responses);
+    }
+    let responses = answers.into_iter().flatten();
     IncrementalAlterConfigsResponse::default().with_responses(responses.collect())
 }
 
