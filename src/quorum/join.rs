@@ -131,26 +131,13 @@ async fn ask(inner: &Inner, at: u32, (host, port): (&str, u16), as_voter: bool) 
         }],
     };
     let request = RaftRequest::Join {
-        cluster_id: inner.cluster_id.clone(),
         node_id: inner.own_id,
         node: inner.own.clone(),
         as_voter,
     };
     let nobody = u64::MAX - u64::from(at);
     match inner.transport.call(nobody, there, request).await {
-        Ok(RaftResponse::Join { agreed, cluster_id }) => {
-            if cluster_id != inner.cluster_id && inner.is_first_stranger() {
-                let (own, theirs) = (&inner.cluster_id, cluster_id);
-                warn!(
-                    host,
-                    port,
-                    ?own,
-                    ?theirs,
-                    "that controller is of another cluster"
-                );
-            }
-            agreed
-        }
+        Ok(RaftResponse::Join(agreed)) => agreed,
         Ok(_) => false,
         Err(error) => {
             warn!(host, port, %error, "cannot ask to join the metadata quorum");

@@ -85,7 +85,7 @@ pub(super) struct Inner {
     pub(super) own_id: BrokerId,
     pub(super) own: VoterNode,
     /// Of `meta.properties`.
-    pub(super) cluster_id: Option<String>,
+    cluster_id: Option<String>,
     /// Whether the log tells of another cluster's controllers.
     stranger_told: AtomicBool,
     pub(super) raft: MetadataRaft,
@@ -195,19 +195,13 @@ impl OpenraftMetaLog {
                 )
             }
             RaftRequest::Join {
-                cluster_id,
                 node_id,
                 node,
                 as_voter,
             } => {
-                let is_ours = cluster_id == self.inner.cluster_id;
                 // A voter without a directory id would make the voters static.
                 let is_replica = node_id >= 0 && !node.directory_id.is_nil();
-                let may_join = is_ours && is_replica;
-                RaftResponse::Join {
-                    agreed: may_join && self.inner.admit(node_id, node, as_voter).await,
-                    cluster_id: self.inner.cluster_id.clone(),
-                }
+                RaftResponse::Join(is_replica && self.inner.admit(node_id, node, as_voter).await)
             }
         })
     }
@@ -215,9 +209,9 @@ impl OpenraftMetaLog {
     /// Whether a controller of this cluster id may take part in the quorum: one that may not could win an election with
     /// another cluster's log, or have its own log overwritten (Kafka: INCONSISTENT_CLUSTER_ID). Says so once.
     pub(super) fn is_of(&self, theirs: Option<&str>) -> bool {
-        let ours = self.inner.cluster_id.as_deref();
+        let ours = self.cluster_id();
         let same = theirs == ours;
-        if !same && self.inner.is_first_stranger() {
+        if !same && !self.inner.stranger_told.swap(true, Ordering::Relaxed) {
             warn!(
                 theirs,
                 ours,
@@ -226,6 +220,10 @@ impl OpenraftMetaLog {
             );
         }
         same
+    }
+
+    pub(super) fn cluster_id(&self) -> Option<&str> {
+        self.inner.cluster_id.as_deref()
     }
 
     /// The id by which raft knows this replica.
@@ -436,11 +434,6 @@ async fn run_leader_watch(inner: Arc<Inner>) {
 }
 
 impl Inner {
-    /// Whether nothing was said yet of controllers of another cluster.
-    pub(super) fn is_first_stranger(&self) -> bool {
-        !self.stranger_told.swap(true, Ordering::Relaxed)
-    }
-
     fn announce(&self, now: LeaderAndEpoch) {
         if *self.leader.borrow() == now {
             return;

@@ -38,15 +38,13 @@ pub enum RaftRequest {
     /// A controller that hears from no leader asks to be one of its observers; or a voter in its own place
     /// (`controller.quorum.auto.join.enable`).
     Join {
-        /// Of `meta.properties`.
-        cluster_id: Option<String>,
         node_id: BrokerId,
         node: VoterNode,
         as_voter: bool,
     },
 }
 
-/// Its answer, of the same kind.
+/// Its answer, of the same kind, or that the request is for somebody else.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum RaftResponse {
     AppendEntries(AppendEntriesResponse<TypeConfig>),
@@ -54,9 +52,10 @@ pub enum RaftResponse {
     PreVote(VoteResponse<TypeConfig>),
     TransferLeader(TransferLeaderResponse<TypeConfig>),
     InstallSnapshot(SnapshotResponse<TypeConfig>),
-    /// Whether it is one now, and the cluster of who answers.
-    Join {
-        agreed: bool,
+    /// Whether it is one now.
+    Join(bool),
+    /// Who answers is of this cluster; if that is right, it is another replica.
+    NotMeant {
         cluster_id: Option<String>,
     },
 }

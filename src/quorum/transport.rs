@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! request:   header bytes u32 | header: postcard of (target, cluster id, RaftRequest, checkpoint's id) | the checkpoint's bytes
-//! response:  postcard of RaftResponse; empty when the voter cannot answer, is of another cluster, or another replica than the target
+//! response:  postcard of RaftResponse; empty when the voter cannot answer
 //! ```
 
 use std::collections::BTreeMap;
@@ -133,7 +133,7 @@ impl Transport for RpcTransport {
         let peer = self.peer(target, lane, endpoint);
         let cluster_id = self.cluster_id.clone();
         Box::pin(async move {
-            let body = encode_request(target, cluster_id, request)
+            let body = encode_request(target, cluster_id.as_deref(), request)
                 .await
                 .map_err(|error| failed(error.to_string()))?;
             let raw = RawRequest {
@@ -147,11 +147,20 @@ impl Transport for RpcTransport {
                 .await
                 .map_err(|error| failed(error.to_string()))?;
             if answer.is_empty() {
-                return Err(failed(
-                    "it is stopping, or has another directory or cluster id".into(),
-                ));
+                return Err(failed("it is stopping".into()));
             }
-            postcard::from_bytes(&answer).map_err(|error| failed(error.to_string()))
+            match postcard::from_bytes(&answer) {
+                Ok(RaftResponse::NotMeant { cluster_id: theirs }) if theirs == cluster_id => {
+                    Err(failed("another replica is there".into()))
+                }
+                Ok(RaftResponse::NotMeant { cluster_id: theirs }) => {
+                    let [own, theirs] = [cluster_id, theirs].map(Option::unwrap_or_default);
+                    Err(failed(format!(
+                        "it is of cluster {theirs}, but this node of {own}"
+                    )))
+                }
+                answer => answer.map_err(|error| failed(error.to_string())),
+            }
         })
     }
 
@@ -192,7 +201,7 @@ fn new_peer(timing: &QuorumTiming, endpoint: &VoterEndpoint) -> Peer {
 
 async fn encode_request(
     target: u64,
-    cluster_id: Option<String>,
+    cluster_id: Option<&str>,
     request: RaftRequest,
 ) -> io::Result<Bytes> {
     let file = match &request {
@@ -230,10 +239,9 @@ async fn decode_request(
     let head = body.split_to(head_bytes);
     let (target, cluster_id, mut request, id): Head =
         postcard::from_bytes(&head).map_err(io::Error::other)?;
-    // Who asks to join is told why not.
-    let joins = matches!(request, RaftRequest::Join { .. });
-    let is_meant = voter.is_of(cluster_id.as_deref()) && target == voter.raft_id();
-    if !joins && !is_meant {
+    // Who asks to join knows an address only.
+    let is_target = matches!(request, RaftRequest::Join { .. }) || target == voter.raft_id();
+    if !voter.is_of(cluster_id.as_deref()) || !is_target {
         return Ok(None);
     }
     if let (RaftRequest::InstallSnapshot { checkpoint, .. }, Some(id)) = (&mut request, id) {
@@ -257,7 +265,8 @@ impl OpenraftMetaLog {
     /// closed; a voter that is stopping answers nothing.
     pub async fn handle_raft(&self, body: Bytes) -> io::Result<Bytes> {
         let Some(request) = decode_request(body, self).await? else {
-            return Ok(Bytes::new());
+            let cluster_id = self.cluster_id().map(str::to_owned);
+            return encode_response(&RaftResponse::NotMeant { cluster_id });
         };
         let received = match &request {
             RaftRequest::InstallSnapshot { checkpoint, .. } => checkpoint.clone(),
@@ -268,11 +277,11 @@ impl OpenraftMetaLog {
             // It has been copied to its place, or refused.
             let _ = std::fs::remove_file(file.path);
         }
-        match response {
-            Ok(response) => Ok(postcard::to_stdvec(&response)
-                .map_err(io::Error::other)?
-                .into()),
-            Err(_) => Ok(Bytes::new()),
-        }
+        response.map_or(Ok(Bytes::new()), |response| encode_response(&response))
     }
+}
+
+fn encode_response(response: &RaftResponse) -> io::Result<Bytes> {
+    let bytes = postcard::to_stdvec(response).map_err(io::Error::other)?;
+    Ok(bytes.into())
 }

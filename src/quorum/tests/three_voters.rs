@@ -137,27 +137,38 @@ pub(super) async fn wait_for_any_leader(logs: &[Arc<OpenraftMetaLog>]) -> (usize
 }
 
 #[tokio::test]
-async fn controllers_of_another_cluster_get_no_answer() {
+async fn who_asks_the_wrong_controller_is_told_why() {
     let quorum = Quorum::new().await;
     let dir = TempDir::new().unwrap();
     let log = quorum.open(&dir, 1).await;
-    let ask = |cluster_id: Option<&str>| {
-        let transport = RpcTransport::new(
-            cluster_id.map(str::to_owned),
-            BTreeMap::new(),
-            QuorumTiming::default(),
-        );
-        let vote = VoteRequest::new(Vote::new(1, 2), None);
-        let request = RaftRequest::PreVote(vote);
-        transport.call(log.raft_id(), quorum.voters[&1].clone(), request)
+    let voter = &quorum.voters[&1];
+    let ask = async |cluster_id: Option<&str>, target, request| {
+        let cluster_id = cluster_id.map(str::to_owned);
+        let timing = QuorumTiming::default();
+        let transport = RpcTransport::new(cluster_id, BTreeMap::new(), timing);
+        let answer = transport.call(target, voter.clone(), request).await;
+        answer.map_err(|refused| refused.reason)
     };
-    let ours = log.inner.cluster_id.clone();
-    assert!(matches!(
-        ask(ours.as_deref()).await,
-        Ok(RaftResponse::PreVote(_))
-    ));
-    let refused = ask(Some("another")).await.unwrap_err();
-    assert!(refused.reason.contains("cluster id"), "{}", refused.reason);
+    let vote = || RaftRequest::PreVote(VoteRequest::new(Vote::new(1, 2), None));
+    let join = || RaftRequest::Join {
+        node_id: 4,
+        node: node(1),
+        as_voter: false,
+    };
+    let (ours, own_id) = (log.cluster_id(), log.raft_id());
+    let answer = ask(ours, own_id, vote()).await;
+    assert!(matches!(answer, Ok(RaftResponse::PreVote(_))), "{answer:?}");
+    let answer = ask(ours, u64::MAX, join()).await;
+    assert!(
+        matches!(answer, Ok(RaftResponse::Join(false))),
+        "{answer:?}"
+    );
+    let refused = ask(ours, own_id + 1, vote()).await.unwrap_err();
+    assert!(refused.contains("another replica"), "{refused}");
+    for request in [vote(), join()] {
+        let refused = ask(Some("another"), own_id, request).await.unwrap_err();
+        assert!(refused.contains("this node of another"), "{refused}");
+    }
 }
 
 /// Rule: controller-failover
