@@ -64,7 +64,15 @@ check "producing goes on" acknowledged 2000
 check "consuming goes on" consume
 refused() { ! KTOOL_SECONDS=20 at topics --create --topic "$1" --partitions 1 --replication-factor 1 >/dev/null 2>&1; }
 check "topics: nobody decides" refused nobody
-for id in 1 2 3; do run_node "$id"; done
+lost='no leader of the metadata quorum is found'
+asked() { local port=${NODE_CONTROLLER_PORT[$2]}; logged "$1" "WARN .*$lost.*127.0.0.1:$port cannot be reached: "; }
+for id in 1 2 3; do check "a broker says that it cannot reach controller $id" eventually 20 asked 4 "$id"; done
+: >"${NODE_DIR[1]}/broker.log"
+run_node 1
+for id in 2 3; do check "a controller that starts alone says that it cannot reach $id" eventually 20 asked 1 "$id"; done
+check "and no more than that" test "$(grep -c WARN "${NODE_DIR[1]}/broker.log")" -le 2
+for id in 2 3; do run_node "$id"; done
+for id in 1 4; do check "node $id says that a leader is found" eventually 30 logged "$id" 'INFO .*a leader of the metadata quorum is found'; done
 says "topics: create when they are back" 'Created topic back' at topics --create --topic back --partitions 3 --replication-factor 3
 check "producing goes on still" acknowledged 500
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::meta_log::Inner;
 use super::network::{RaftRequest, RaftResponse};
@@ -121,14 +121,15 @@ async fn ask_everybody(inner: &Inner, joining: &Joining, as_voter: bool) {
 
 /// Asks at one address; whether the leader is there and has agreed.
 async fn ask(inner: &Inner, at: u32, (host, port): (&str, u16), as_voter: bool) -> bool {
+    let endpoint = VoterEndpoint {
+        name: String::new(),
+        host: host.to_owned(),
+        port,
+    };
     let there = VoterNode {
         // Of a nobody, so that the address counts; each has a connection of its own.
         directory_id: inner.own.directory_id,
-        endpoints: vec![VoterEndpoint {
-            name: String::new(),
-            host: host.to_owned(),
-            port,
-        }],
+        endpoints: vec![endpoint.clone()],
     };
     let request = RaftRequest::Join {
         node_id: inner.own_id,
@@ -136,14 +137,13 @@ async fn ask(inner: &Inner, at: u32, (host, port): (&str, u16), as_voter: bool) 
         as_voter,
     };
     let nobody = u64::MAX - u64::from(at);
-    match inner.transport.call(nobody, there, request).await {
-        Ok(RaftResponse::Join(agreed)) => agreed,
-        Ok(_) => false,
-        Err(error) => {
-            warn!(host, port, %error, "cannot ask to join the metadata quorum");
-            false
-        }
-    }
+    let outcome = match inner.transport.call(nobody, there, request).await {
+        Ok(RaftResponse::Join(true)) => return true,
+        Ok(_) => "it answers, but does not let this node in".to_owned(),
+        Err(error) => error.reason,
+    };
+    inner.asked.note(&endpoint, outcome);
+    false
 }
 
 #[cfg(test)]

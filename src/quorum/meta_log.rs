@@ -19,6 +19,7 @@ use super::log_storage::LogStore;
 use super::network::{NetworkFactory, RaftRequest, RaftResponse, Transport};
 use super::observers::Observers;
 use super::proposals::{Forward, Proposals, run_forwarder};
+use super::search::{self, Asked};
 use super::state_machine::StateMachine;
 use super::store::{Store, lock};
 use super::subscriber;
@@ -95,6 +96,7 @@ pub(super) struct Inner {
     pub(super) timing: QuorumTiming,
     pub(super) clock: Clock,
     pub(super) leader: watch::Sender<LeaderAndEpoch>,
+    pub(super) asked: Arc<Asked>,
     /// Who follows the log without a vote, while this node leads.
     pub(super) observers: Mutex<Observers>,
     pub(super) proposals: Mutex<Proposals>,
@@ -123,9 +125,11 @@ impl OpenraftMetaLog {
         .map_err(io::Error::other)??;
         let store = Arc::new(store);
         let alone = is_alone(&store, &params.voters);
+        let asked = Arc::<Asked>::default();
         let network = NetworkFactory {
             transport: Arc::clone(&params.transport),
             store: Arc::clone(&store),
+            asked: Arc::clone(&asked),
         };
         let raft = MetadataRaft::new(
             store.own_id(),
@@ -153,6 +157,7 @@ impl OpenraftMetaLog {
                 leader_id: None,
                 epoch: 0,
             }),
+            asked,
             observers: Mutex::default(),
             proposals: Mutex::default(),
             forward,
@@ -163,6 +168,8 @@ impl OpenraftMetaLog {
         tokio::spawn(run_forwarder(Arc::clone(&inner), queue));
         tokio::spawn(run_leader_watch(Arc::clone(&inner)));
         tokio::spawn(join::run(Arc::clone(&inner), params.joining));
+        let (asked, stop) = (Arc::clone(&inner.asked), inner.stop.clone());
+        tokio::spawn(search::run(inner.leader.subscribe(), asked, stop));
         tokio::spawn(Arc::clone(&inner).forget_silent_observers());
         Ok(Self { inner })
     }

@@ -17,6 +17,7 @@ mod observer;
 mod observers;
 mod peers;
 mod proposals;
+mod search;
 mod serve;
 mod sidecar;
 mod snapshots;

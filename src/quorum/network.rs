@@ -15,6 +15,7 @@ use openraft::raft::{
 use openraft::{AnyError, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use serde::{Deserialize, Serialize};
 
+use super::search::Asked;
 use super::state_machine::CheckpointFile;
 use super::store::Store;
 use super::types::{SnapshotMeta, Vote, VoterEndpoint, VoterNode, node_id};
@@ -117,6 +118,7 @@ pub(super) struct NetworkFactory {
     pub(super) transport: Arc<dyn Transport>,
     /// Knows where the members are: a voter may move while its stream goes on (UpdateRaftVoter).
     pub(super) store: Arc<Store>,
+    pub(super) asked: Arc<Asked>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
@@ -126,6 +128,7 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
         Peer {
             transport: Arc::clone(&self.transport),
             store: Arc::clone(&self.store),
+            asked: Arc::clone(&self.asked),
             target,
             node: node.clone(),
         }
@@ -136,6 +139,7 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
 pub(super) struct Peer {
     transport: Arc<dyn Transport>,
     store: Arc<Store>,
+    asked: Arc<Asked>,
     target: u64,
     /// As it was when the stream began.
     node: VoterNode,
@@ -143,12 +147,17 @@ pub(super) struct Peer {
 
 impl Peer {
     async fn call(&self, request: RaftRequest) -> Result<RaftResponse, Unreachable<TypeConfig>> {
+        let seeks_votes = matches!(request, RaftRequest::Vote(_) | RaftRequest::PreVote(_));
         let newest = self.store.state().membership_at(u64::MAX);
         let node = newest.membership().get_node(&self.target);
-        self.transport
-            .call(self.target, node.unwrap_or(&self.node).clone(), request)
-            .await
-            .map_err(|error| Unreachable::new(&error))
+        let node = node.unwrap_or(&self.node).clone();
+        let at = node.endpoints.first().filter(|_| seeks_votes).cloned();
+        let answer = self.transport.call(self.target, node, request).await;
+        if let Some(at) = at {
+            let outcome = answer.as_ref().err().map(|error| error.reason.as_str());
+            self.asked.note(&at, outcome.unwrap_or("it answers"));
+        }
+        answer.map_err(|error| Unreachable::new(&error))
     }
 
     fn confused<T, E: From<Unreachable<TypeConfig>>>(&self) -> Result<T, E> {

@@ -68,10 +68,6 @@ pub(super) struct Follower {
     /// Which of the known controllers is asked next.
     candidate: usize,
     last_success: Instant,
-    /// Why the last fetch had no answer.
-    trouble: Option<String>,
-    /// Nobody has answered for long, and that was told.
-    is_silent: bool,
 }
 
 impl Follower {
@@ -84,8 +80,6 @@ impl Follower {
             epoch,
             candidate: 0,
             last_success: Instant::now(),
-            trouble: None,
-            is_silent: false,
         }
     }
 
@@ -98,28 +92,16 @@ impl Follower {
     async fn follow(&mut self) {
         loop {
             let rest = match self.turn().await {
-                Next::Fetch => {
-                    self.is_silent = false;
-                    continue;
-                }
+                Next::Fetch => continue,
                 Next::AskAnother => {
                     self.candidate = self.candidate.wrapping_add(1);
                     self.inner.params.timing.retry_backoff
                 }
                 Next::Rest => TROUBLE_REST,
             };
-            let silent = self.last_success.elapsed() > self.inner.params.timing.fetch_timeout;
-            if silent {
+            if self.last_success.elapsed() > self.inner.params.timing.fetch_timeout {
                 self.announce(None).await;
             }
-            if silent && !self.is_silent {
-                let why = self.trouble.take().unwrap_or_default();
-                warn!(
-                    why,
-                    "no controller gives the metadata log, asking on and on"
-                );
-            }
-            self.is_silent = silent;
             tokio::time::sleep(rest).await;
         }
     }
@@ -136,29 +118,29 @@ impl Follower {
             Ok(response) => response,
             Err(error) => {
                 debug!(%error, "no answer to a fetch of the metadata log");
-                self.trouble = Some(error.to_string());
+                self.inner.asked.note(&endpoint, error.to_string());
                 self.leader = None;
                 return Next::AskAnother;
             }
         };
         if let Some(code) = response.error_code.err() {
             let why = self.why_refused(code, &peer).await;
-            self.trouble = Some(why);
+            self.inner.asked.note(&endpoint, why);
             self.leader = None;
             self.candidate = self.candidate.wrapping_add(1);
             return Next::Rest;
         }
         let known_epoch = self.epoch;
         let Some(answer) = self.take_leader(response, &endpoint) else {
-            warn!(target_node = %peer.target(), "an answer without the metadata log");
+            let why = "it answers without the metadata log";
+            self.inner.asked.note(&endpoint, why);
             return Next::Rest;
         };
         if answer.current_leader.leader_id == self.inner.params.node_id {
             // Kafka stops here too: who leads cannot be told from who follows.
             let id = self.inner.params.node_id;
-            self.trouble = Some(format!(
-                "the leading controller has this broker's node.id {id}"
-            ));
+            let why = format!("the leading controller has this broker's node.id {id}");
+            self.inner.asked.note(&endpoint, why);
             self.leader = None;
             return Next::Rest;
         }
@@ -167,11 +149,13 @@ impl Follower {
             // Where the leader is has just been said, or somebody else knows.
             Some(_)
                 if self.leader.is_some()
-                    && (self.epoch > known_epoch || self.target() != Some(endpoint)) =>
+                    && (self.epoch > known_epoch || self.target().as_ref() != Some(&endpoint)) =>
             {
                 Next::Fetch
             }
-            Some(_) => {
+            Some(code) => {
+                let why = format!("it knows no leader: {code:?}");
+                self.inner.asked.note(&endpoint, why);
                 self.leader = None;
                 Next::AskAnother
             }

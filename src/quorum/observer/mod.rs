@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::search::{self, Asked};
 use super::store::lock;
 use super::types::{VoterEndpoint, node_id};
 use super::vote_file;
@@ -80,6 +81,7 @@ struct Inner {
     /// As the leader told, which this node may still have to reach.
     leader_high_watermark: Mutex<Offset>,
     leader: watch::Sender<LeaderAndEpoch>,
+    asked: Arc<Asked>,
     /// Where controllers listen, as leaders and the voters' records told.
     endpoints: Mutex<BTreeMap<BrokerId, VoterEndpoint>>,
     /// Held while a checkpoint is written or installed.
@@ -110,12 +112,15 @@ impl Observer {
                 leader_id: None,
                 epoch,
             }),
+            asked: Arc::default(),
             endpoints: Mutex::default(),
             checkpointing: tokio::sync::Mutex::default(),
             stop: CancellationToken::new(),
         });
         inner.learn_voters();
         tokio::spawn(Follower::new(Arc::clone(&inner)).run());
+        let (asked, stop) = (Arc::clone(&inner.asked), inner.stop.clone());
+        tokio::spawn(search::run(inner.leader.subscribe(), asked, stop));
         Ok(Self { inner })
     }
 
