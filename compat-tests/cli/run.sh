@@ -127,22 +127,32 @@ done
 check "storage feature-dependencies" same feature-dependencies -f metadata.version=23 -f eligible.leader.replicas.version=1 -f group.version=1
 check "storage feature-dependencies of what there is not" same feature-dependencies -f group.version=1 -f group.version=7
 sed "s|^log.dirs=.*|log.dirs=$OTTLA_TMP/formatted|" server.properties >format.properties
-formats_alike() { # ARGS... : the same output, and the same features in the directory
-    local tool kind
+listed="1@localhost:9093:$("$OTTLA_BIN" storage random-uuid),2@localhost:19093:$("$OTTLA_BIN" storage random-uuid)"
+formats_alike() { # ARGS... : the same output, and the same features, voters and directory id
+    local tool kind file mask=
+    # the directory id of the only voter is chance
+    [ "$1" != -s ] || mask='s/voterDirectoryId":"[^"]*"//'
     for kind in ours theirs; do
         tool=("$OTTLA_BIN" storage)
         [ $kind = ours ] || tool=(ktool storage)
         rm -rf formatted
-        { "${tool[@]}" format -c format.properties -t "$ID" -s "$@" || echo "status $?"; } >"$kind.out" 2>/dev/null
-        [ ! -d formatted ] || "$OTTLA_BIN" dump-log --cluster-metadata-decoder --files formatted/bootstrap.checkpoint |
-            grep -o '"type":.*' >>"$kind.out"
+        { "${tool[@]}" format -c format.properties -t "$ID" "$@" || echo "status $?"; } >"$kind.out" 2>/dev/null
+        [ -d formatted ] || continue
+        for file in $(find formatted -name '*.checkpoint' | sort); do
+            echo "$file"
+            "$OTTLA_BIN" dump-log --cluster-metadata-decoder --files "$file" | grep -oE '"type":.*|KRaftVoters.*' | sed "$mask"
+        done >>"$kind.out"
+        grep -q "$(sed -n 's/^directory.id=//p' formatted/meta.properties | tr -d '\\')" <<<"$listed" && echo "as listed" >>"$kind.out"
     done
     diff ours.out theirs.out
 }
-check "storage format as Kafka's" formats_alike
-check "storage format, a feature that there is not" formats_alike -f group.version=9
-check "storage format, a feature too new for the release" formats_alike -r 3.9 -f eligible.leader.replicas.version=1
-check "storage format, a release and features" formats_alike -r 4.0 -f group.version=0
+check "storage format as Kafka's" formats_alike -s
+check "storage format, a feature that there is not" formats_alike -s -f group.version=9
+check "storage format, a feature too new for the release" formats_alike -s -r 3.9 -f eligible.leader.replicas.version=1
+check "storage format, one of the initial controllers" formats_alike -I "$listed"
+check "storage format, none of the initial controllers" formats_alike -I "${listed#*,}"
+check "storage format, no initial controllers" formats_alike -N
+check "storage format, a release and features" formats_alike -s -r 4.0 -f group.version=0
 check "no SCRAM yet" status_is 1 "$OTTLA_BIN" storage format -c format.properties -t "$ID" -s -S 'SCRAM-SHA-256=[name=a,password=b]'
 features() { # of the directory that Kafka's tool formatted last
     local shown

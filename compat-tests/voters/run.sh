@@ -16,7 +16,7 @@ for id in 1 2 3; do
 done
 export BOOTSTRAP=127.0.0.1:${NODE_PORT[1]},127.0.0.1:${NODE_PORT[2]},127.0.0.1:${NODE_PORT[3]}
 controllers=127.0.0.1:${NODE_CONTROLLER_PORT[1]},127.0.0.1:${NODE_CONTROLLER_PORT[2]},127.0.0.1:${NODE_CONTROLLER_PORT[3]}
-# format ID FLAG : formats the node's directory, which is new
+# format ID FLAGS... : formats the node's directory, which is new
 format() {
     cat >"${NODE_DIR[$1]}/server.properties" <<-END
 	process.roles=broker,controller
@@ -30,7 +30,7 @@ format() {
 	log.dirs=${NODE_DIR[$1]}/data
 	controller.quorum.auto.join.enable=${AUTO_JOIN:-false}
 	END
-    "$OTTLA_BIN" storage format "$2" -t "$cluster_id" -c "${NODE_DIR[$1]}/server.properties" >"${NODE_DIR[$1]}/format.log" 2>&1 ||
+    "$OTTLA_BIN" storage format "${@:2}" -t "$cluster_id" -c "${NODE_DIR[$1]}/server.properties" >"${NODE_DIR[$1]}/format.log" 2>&1 ||
         { cat "${NODE_DIR[$1]}/format.log"; return 1; }
 }
 # at ID TOOL ARGS... : a tool that knows one node only
@@ -51,7 +51,9 @@ in_sync() { silent at "$1" topics --describe --under-replicated-partitions; }
 
 echo "-- from one voter to three, under load"
 check "storage format --standalone" format 1 --standalone
-for id in 2 3; do check "storage format --no-initial-controllers" format "$id" --no-initial-controllers; done
+check "storage format --no-initial-controllers" format 2 --no-initial-controllers
+check "storage format --initial-controllers, which are others" \
+    format 3 --initial-controllers "1@127.0.0.1:${NODE_CONTROLLER_PORT[1]}:$(directory 1)"
 run_node 1
 check "node 1 is a quorum of its own" node_ready 1
 for id in 2 3; do run_node "$id"; done

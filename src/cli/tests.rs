@@ -135,3 +135,26 @@ fn only_a_controller_is_formatted_standalone() {
     assert_eq!(code(&[&format[..], &["-s"]].concat()), expected(1));
     assert_eq!(code(&format), expected(0));
 }
+
+/// It observes the quorum of those that are listed.
+#[test]
+fn who_is_no_initial_controller_is_formatted_with_those() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("server.properties");
+    let data = dir.path().join("data");
+    let text = format!(
+        "node.id=3\nprocess.roles=controller\nlisteners=CONTROLLER://:9093\nlog.dirs={}\n\
+         controller.listener.names=CONTROLLER\ncontroller.quorum.bootstrap.servers=other:9093\n",
+        data.display()
+    );
+    std::fs::write(&file, text).unwrap();
+    let file = file.to_str().unwrap();
+    let cluster_id = "abcdefghijklmnopqrstug";
+    let others = "1@a:9093:JTWdDPSzSlaRRZCFVWqKvQ,2@b:9093:JTWdDPSzSlaRRZCFVWqKvg";
+    let format = [
+        "storage", "format", "-t", cluster_id, "-c", file, "-I", others,
+    ];
+    assert_eq!(code(&format), expected(0));
+    let voters = "__cluster_metadata-0/00000000000000000000-0000000000.checkpoint";
+    assert!(data.join(voters).exists());
+}

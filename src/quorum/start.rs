@@ -118,8 +118,15 @@ impl OpenraftMetaLog {
     ) -> Result<Self, QuorumError> {
         let log_dir = Arc::clone(log_dirs.metadata());
         let addresses = static_voters(config);
-        let voters = first_voters(&log_dir, &addresses)?;
         let directory_id = log_dir.directory_id().unwrap_or(Uuid::nil());
+        let mut voters = first_voters(&log_dir, &addresses)?;
+        let mut bootstrap_servers = bootstrap_servers(config);
+        let own = voters.get(&config.node_id).map(|own| own.directory_id);
+        if own.is_none_or(|id| id != directory_id && !id.is_nil()) {
+            // It was formatted with others as the voters: those are to be asked as well.
+            let others = std::mem::take(&mut voters).into_values();
+            bootstrap_servers.extend(others.flat_map(|voter| voter.endpoints));
+        }
         let cluster_id = log_dir.meta_properties().map(|it| it.cluster_id.clone());
         let timing = QuorumTiming::of(config);
         let params = MetaLogParams {
@@ -132,7 +139,7 @@ impl OpenraftMetaLog {
             addresses,
             timing,
             joining: Joining {
-                bootstrap_servers: bootstrap_servers(config),
+                bootstrap_servers,
                 auto_join: config.controller_quorum_auto_join_enable.then(|| {
                     let rest_ms = config.controller_quorum_fetch_timeout_ms.max(0);
                     Duration::from_millis(rest_ms.unsigned_abs().into())

@@ -180,9 +180,12 @@ fn format(config: &Config, args: &FormatArgs) -> Result<ExitCode, String> {
     if args.standalone && !config.is_controller() {
         return Err("You can only use --standalone on a controller.".to_owned());
     }
-    let initial = match &args.initial_controllers {
+    let voters = match &args.initial_controllers {
         Some(text) => Some(initial_controllers(config, text)?),
-        None => None,
+        None => args.standalone.then(|| {
+            let own = own_voter(config, directory_id());
+            BTreeMap::from([(config.node_id, own)])
+        }),
     };
     let new = unformatted(config, &cluster_id, args.ignore_formatted)?;
     if new.is_empty() {
@@ -194,29 +197,27 @@ fn format(config: &Config, args: &FormatArgs) -> Result<ExitCode, String> {
     let release = version.and_then(releases::name).unwrap_or_default();
     for dir in new {
         let is_metadata = dir == config.metadata_log_dir;
-        let what = match (is_metadata, names_voters) {
-            (true, true) => "dynamic metadata voter directory",
-            (true, false) => "metadata directory",
-            (false, _) => "data directory",
+        let voters = voters.as_ref().filter(|_| is_metadata);
+        let own = voters.map(|voters| voters.get(&config.node_id));
+        let what = match own {
+            Some(Some(_)) => "dynamic metadata voter directory",
+            Some(None) => "dynamic metadata directory",
+            None if is_metadata => "metadata directory",
+            None => "data directory",
         };
         println!(
             "Formatting {what} {} with metadata.version {release}.",
             dir.display()
         );
-        let listed = initial.as_ref().filter(|_| is_metadata);
-        let directory_id = listed
-            .and_then(|voters| Some(voters.get(&config.node_id)?.directory_id))
-            .unwrap_or_else(directory_id);
-        let alone = || BTreeMap::from([(config.node_id, own_voter(config, directory_id))]);
-        let voters = listed
-            .cloned()
-            .or_else(|| (args.standalone && is_metadata).then(alone));
+        let directory_id = own
+            .flatten()
+            .map_or_else(directory_id, |own| own.directory_id);
         let meta = MetaProperties {
             cluster_id: cluster_id.clone(),
             node_id: config.node_id,
             directory_id: Some(directory_id),
         };
-        format_dir(&dir, meta, &levels, voters.as_ref())?;
+        format_dir(&dir, meta, &levels, voters)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -250,7 +251,7 @@ fn unformatted(
     Ok(new)
 }
 
-/// Parses `id@host:port:directory,...`, in which this node must be (`DynamicVoters`).
+/// Parses `id@host:port:directory,...` (`DynamicVoters`). This node need not be in it: then it observes the quorum.
 fn initial_controllers(
     config: &Config,
     text: &str,
@@ -275,13 +276,7 @@ fn initial_controllers(
             return Err(format!("Initial controllers name node {id} twice."));
         }
     }
-    if voters.contains_key(&config.node_id) {
-        return Ok(voters);
-    }
-    Err(format!(
-        "Initial controllers do not have node {}, which is being formatted.",
-        config.node_id
-    ))
+    Ok(voters)
 }
 
 /// Gives the directory its owner, the features of a new cluster and, if there are any, the voters of its first quorum.
