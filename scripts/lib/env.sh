@@ -153,6 +153,7 @@ kill_at_exit() { _CLEANUP_PIDS+=("$1"); }
 _cleanup() {
     local status=$? pid
     trap - EXIT
+    trap '' INT TERM HUP
     stop_broker
     for pid in "${_CLEANUP_PIDS[@]}"; do kill -9 "$pid" 2>/dev/null; done
     if [ -n "$OTTLA_KEEP" ]; then
