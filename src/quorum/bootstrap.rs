@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::checkpoint;
 use super::control;
-use super::types::{Membership, VoterNode, raft_id};
+use super::types::{Membership, VoterNode, by_raft_id};
 use crate::protocol::batch::BatchBuilder;
 use crate::protocol::metadata_records::{MetadataRecord, encode_record};
 use crate::types::{BrokerId, CLUSTER_METADATA_TOPIC, Offset, TimestampMs};
@@ -57,10 +57,7 @@ pub fn write_voters(
 ) -> io::Result<()> {
     let dir = metadata_log_dir.join(format!("{CLUSTER_METADATA_TOPIC}-0"));
     fs::create_dir_all(&dir)?;
-    let nodes: BTreeMap<u64, VoterNode> = voters
-        .iter()
-        .map(|(id, node)| (raft_id(*id, node.directory_id), node.clone()))
-        .collect();
+    let nodes = by_raft_id(voters);
     let membership = Membership::new(vec![nodes.keys().copied().collect()], nodes)
         .map_err(|error| io::Error::other(error.to_string()))?;
     let part = checkpoint::write_part(&dir, (0, 0), now_ms, &membership, &[])?;

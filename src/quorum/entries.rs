@@ -1,7 +1,7 @@
 //! Batches of the metadata log on disk as entries of raft, and a proposal as the batch that it becomes.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use bytes::{Bytes, BytesMut};
 use openraft::EntryPayload;
@@ -11,9 +11,8 @@ use super::state::{Memberships, State, needs_sidecar};
 use super::store::{invalid, lock};
 use super::types::{CommittedLeaderId, Entry, LogId, Membership, Proposal};
 use crate::log::Log;
-use crate::protocol::batch::{BatchBuilder, BatchHeader, Batches, check_crc, parse_header};
+use crate::protocol::batch::{BatchHeader, Batches, check_crc, parse_header};
 use crate::protocol::control_records::ControlRecordType;
-use crate::protocol::metadata_records::{MetadataRecord, NoOpRecord, encode_record};
 use crate::types::{LeaderEpoch, Offset};
 
 /// One read of the log.
@@ -130,26 +129,12 @@ pub(super) fn place(
         return Err(invalid("a proposal is not one batch of records"));
     }
     check_crc(&header, &proposal.batch).map_err(io::Error::other)?;
-    if proposal.base_offset == base_offset && header.base_offset == base_offset {
-        let mut batch = BytesMut::from(&proposal.batch[..]);
-        batch[12..16].copy_from_slice(&epoch.to_be_bytes());
-        proposal.batch = batch.freeze();
-        return Ok(proposal);
+    if proposal.base_offset != base_offset || header.base_offset != base_offset {
+        proposal = Proposal::filler(base_offset, header.max_timestamp);
+        proposal.rejected = true;
     }
-    let records: Arc<[MetadataRecord]> =
-        Arc::from(vec![MetadataRecord::NoOp(NoOpRecord::default())]);
-    let mut batch = BatchBuilder::new()
-        .base_offset(base_offset)
-        .leader_epoch(epoch);
-    batch.append(
-        header.max_timestamp,
-        None,
-        Some(&encode_record(&records[0])),
-    );
-    Ok(Proposal {
-        base_offset,
-        batch: batch.build(),
-        records: Some(records),
-        rejected: true,
-    })
+    let mut batch = BytesMut::from(&proposal.batch[..]);
+    batch[12..16].copy_from_slice(&epoch.to_be_bytes());
+    proposal.batch = batch.freeze();
+    Ok(proposal)
 }

@@ -24,12 +24,10 @@ use super::proposals::Forward;
 use super::store::lock;
 use super::types::{
     CommittedLeaderId, LogId, Membership, Proposal, StoredMembership, VoterNode, kraft_version,
-    raft_id,
+    nodes_of, raft_id, voter_of,
 };
 use super::voters::{VoterChange, VoterChangeError};
 use crate::metadata::features::KRAFT_VERSION_LEVEL;
-use crate::protocol::batch::BatchBuilder;
-use crate::protocol::metadata_records::{MetadataRecord, NoOpRecord, encode_record};
 use crate::types::{BrokerId, LeaderEpoch};
 
 /// How long an observer may take to get into the log's members.
@@ -196,10 +194,7 @@ impl Inner {
         };
         let former = {
             let (members, _) = self.members();
-            let members = members.membership();
-            let mut voters = members.voter_ids();
-            let id = voters.find(|id| super::types::node_id(*id) == node_id);
-            id.and_then(|id| Some(members.get_node(&id)?.directory_id))
+            voter_of(members.membership(), node_id).map(|voter| voter.directory_id)
         };
         if let Some(directory_id) = former.filter(|id| *id != node.directory_id) {
             let change = VoterChange::Remove {
@@ -246,10 +241,7 @@ impl Inner {
             Some(_) => Some((id, node.clone())),
             None => None,
         };
-        let mut nodes: BTreeMap<u64, VoterNode> = members
-            .nodes()
-            .map(|(id, node)| (*id, node.clone()))
-            .collect();
+        let mut nodes = nodes_of(members);
         nodes.insert(id, node.clone());
         let configs = members.get_joint_config().clone();
         let next = Membership::new(configs, nodes).expect("only an observer has come");
@@ -407,11 +399,8 @@ impl Inner {
     fn forget(&self, turn: MembersTurn, epoch: LeaderEpoch, id: u64) -> Outcome {
         let (members, _) = self.members();
         let members = members.membership();
-        let nodes: BTreeMap<u64, VoterNode> = members
-            .nodes()
-            .filter(|(other, _)| **other != id)
-            .map(|(id, node)| (*id, node.clone()))
-            .collect();
+        let mut nodes = nodes_of(members);
+        nodes.remove(&id);
         let configs = members.get_joint_config().clone();
         let Ok(next) = Membership::new(configs, nodes) else {
             return Ok(());
@@ -437,7 +426,7 @@ impl Inner {
             _turn: turn,
             described,
             epoch,
-            filler: filler(proposals.next_offset, self.clock.wall_ms()),
+            filler: Proposal::filler(proposals.next_offset, self.clock.wall_ms()),
             reply,
         };
         // A VotersRecord.
@@ -445,18 +434,5 @@ impl Inner {
         let sent = self.forward.send(Forward::Members(step));
         sent.map_err(|_| VoterChangeError::NotLeader)?;
         Ok(outcome)
-    }
-}
-
-/// A batch that says nothing.
-fn filler(base_offset: i64, now_ms: i64) -> Proposal {
-    let record = MetadataRecord::NoOp(NoOpRecord::default());
-    let mut batch = BatchBuilder::new().base_offset(base_offset);
-    batch.append(now_ms, None, Some(&encode_record(&record)));
-    Proposal {
-        base_offset,
-        batch: batch.build(),
-        records: Some(Arc::from(vec![record])),
-        rejected: false,
     }
 }

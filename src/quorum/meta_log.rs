@@ -26,8 +26,8 @@ use super::subscriber;
 use super::timing::QuorumTiming;
 use super::transport::address;
 use super::types::{
-    Membership, VoterEndpoint, VoterNode, is_sole_voter, kraft_version, leader_epoch, leader_node,
-    node_id, raft_id,
+    Membership, VoterEndpoint, VoterNode, by_raft_id, is_sole_voter, kraft_version, leader_epoch,
+    leader_node, node_id, raft_id, voter_of,
 };
 use super::voters::{VoterChange, VoterChangeError};
 use super::writer::Command;
@@ -357,10 +357,7 @@ pub(super) fn open_log(
 fn is_alone(store: &Store, voters: &BTreeMap<BrokerId, VoterNode>) -> bool {
     let state = store.state();
     if state.last_log_id().is_none() {
-        let mut ids = voters
-            .iter()
-            .map(|(id, node)| raft_id(*id, node.directory_id));
-        return voters.len() == 1 && ids.all(|id| id == store.own_id());
+        return by_raft_id(voters).into_keys().eq([store.own_id()]);
     }
     state.is_sole_voter(store.own_id())
 }
@@ -401,10 +398,7 @@ async fn start(
         }
     } else if !voters.is_empty() {
         // This begins an election too.
-        let voters: BTreeMap<u64, VoterNode> = voters
-            .into_iter()
-            .map(|(id, node)| (raft_id(id, node.directory_id), node))
-            .collect();
+        let voters = by_raft_id(&voters);
         raft.initialize(voters).await.map_err(|e| failed(&e))?;
     }
     Ok(())
@@ -500,10 +494,7 @@ impl MetaLog for OpenraftMetaLog {
 
     fn endpoint(&self, node_id: BrokerId) -> Option<VoterEndpoint> {
         let newest = self.inner.store.state().membership_at(u64::MAX);
-        let membership = newest.membership();
-        let mut voters = membership.voter_ids();
-        let voter = voters.find(|id| super::types::node_id(*id) == node_id);
-        let node = voter.and_then(|id| membership.get_node(&id));
+        let node = voter_of(newest.membership(), node_id);
         address(&self.inner.addresses, node_id, node).cloned()
     }
 

@@ -12,8 +12,7 @@ use super::meta_log::{Answer, Inner, Responder, closed};
 use super::store::lock;
 use super::types::{AppliedEntry, CommittedLeaderId, Proposal};
 use super::{ProposeError, RECORDS_PER_BATCH_MAX, TypeConfig};
-use crate::protocol::batch::BatchBuilder;
-use crate::protocol::metadata_records::{MetadataRecord, encode_record};
+use crate::protocol::metadata_records::MetadataRecord;
 use crate::types::{LeaderEpoch, Offset};
 
 /// Where the next proposal goes, while this node leads.
@@ -85,18 +84,8 @@ impl Inner {
             return Err(ProposeError::Superseded);
         }
         let base_offset = proposals.next_offset;
-        let now_ms = self.clock.wall_ms();
-        let mut batch = BatchBuilder::new().base_offset(base_offset);
-        for record in &records {
-            batch.append(now_ms, None, Some(&encode_record(record)));
-        }
-        let proposal = Proposal {
-            base_offset,
-            batch: batch.build(),
-            records: Some(records.into()),
-            rejected: false,
-        };
-        proposals.next_offset += proposal.records.as_ref().map_or(0, |it| it.len() as Offset);
+        proposals.next_offset += records.len() as Offset;
+        let proposal = Proposal::new(base_offset, self.clock.wall_ms(), records);
         let (responder, answer) = Responder::complete_only();
         let forward = Forward::Records {
             proposal,

@@ -264,11 +264,7 @@ impl State {
     /// The offset behind entry `index`, where the log has it.
     pub(super) fn offset_after(&self, index: u64) -> Option<Offset> {
         if self.purged.is_some_and(|id| id.index == index) {
-            return Some(
-                self.slots
-                    .front()
-                    .map_or(self.end_offset, |slot| slot.base_offset),
-            );
+            return Some(self.start_offset());
         }
         self.slot(index).map(|slot| slot.last_offset + 1)
     }

@@ -9,8 +9,11 @@ use openraft::impls::leader_id_std;
 use openraft::vote::RaftLeaderId;
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::metadata_records::MetadataRecord;
-use crate::types::{BrokerId, LeaderEpoch, Offset, Uuid, uuid_from_base64, uuid_to_base64};
+use crate::protocol::batch::BatchBuilder;
+use crate::protocol::metadata_records::{MetadataRecord, NoOpRecord, encode_record};
+use crate::types::{
+    BrokerId, LeaderEpoch, Offset, TimestampMs, Uuid, uuid_from_base64, uuid_to_base64,
+};
 
 openraft::declare_raft_types!(
     /// Raft as the metadata log uses it. Terms are leader epochs, of which each names one leader.
@@ -75,6 +78,26 @@ pub(super) fn renumbered(membership: &Membership) -> Membership {
     let nodes: BTreeMap<u64, VoterNode> =
         nodes.map(|(id, node)| (id_of(*id), node.clone())).collect();
     Membership::new(configs.collect(), nodes).unwrap_or_else(|_| membership.clone())
+}
+
+/// Voters by the ids that [`raft_id`] gives them.
+pub(super) fn by_raft_id(voters: &BTreeMap<BrokerId, VoterNode>) -> BTreeMap<u64, VoterNode> {
+    let voters = voters.iter();
+    voters
+        .map(|(id, node)| (raft_id(*id, node.directory_id), node.clone()))
+        .collect()
+}
+
+/// The members as raft knows them, to be changed.
+pub(super) fn nodes_of(members: &Membership) -> BTreeMap<u64, VoterNode> {
+    let nodes = members.nodes();
+    nodes.map(|(id, node)| (*id, node.clone())).collect()
+}
+
+/// The voter of this node id, whatever its directory.
+pub(super) fn voter_of(members: &Membership, id: BrokerId) -> Option<&VoterNode> {
+    let voter = members.voter_ids().find(|voter| node_id(*voter) == id)?;
+    members.get_node(&voter)
 }
 
 /// Whether `own_id` is the whole quorum: nobody else votes or observes.
@@ -146,6 +169,31 @@ pub struct Proposal {
     /// Set by the log that stored the no-op, to answer the proposer.
     #[serde(skip)]
     pub rejected: bool,
+}
+
+impl Proposal {
+    pub(super) fn new(
+        base_offset: Offset,
+        now_ms: TimestampMs,
+        records: Vec<MetadataRecord>,
+    ) -> Self {
+        let mut batch = BatchBuilder::new().base_offset(base_offset);
+        for record in &records {
+            batch.append(now_ms, None, Some(&encode_record(record)));
+        }
+        Self {
+            base_offset,
+            batch: batch.build(),
+            records: Some(records.into()),
+            rejected: false,
+        }
+    }
+
+    /// A batch that says nothing.
+    pub(super) fn filler(base_offset: Offset, now_ms: TimestampMs) -> Self {
+        let record = MetadataRecord::NoOp(NoOpRecord::default());
+        Self::new(base_offset, now_ms, vec![record])
+    }
 }
 
 mod batch_bytes {

@@ -48,6 +48,13 @@ struct QuorumState {
     data_version: i16,
 }
 
+impl QuorumState {
+    fn read(dir: &Path) -> Option<Self> {
+        let text = fs::read(dir.join(QUORUM_STATE_FILE)).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+}
+
 impl VoteFile {
     /// Opens (or creates) the vote file of the metadata log in `dir`.
     pub(super) fn open(dir: &Path, own_id: u64) -> io::Result<Self> {
@@ -136,9 +143,7 @@ pub(super) fn write_quorum_state(
 
 /// The epoch in Kafka's file; 0 without one.
 pub(super) fn read_epoch(dir: &Path) -> LeaderEpoch {
-    let text = fs::read(dir.join(QUORUM_STATE_FILE)).ok();
-    let state: Option<QuorumState> = text.and_then(|text| serde_json::from_slice(&text).ok());
-    state.map_or(0, |state| state.leader_epoch.max(0))
+    QuorumState::read(dir).map_or(0, |state| state.leader_epoch.max(0))
 }
 
 fn term(vote: &Vote) -> u64 {
@@ -177,8 +182,7 @@ fn read_slot(file: &File, at: u64) -> Option<(u64, Vote)> {
 
 /// The vote in Kafka's file; an epoch without a vote or leader counts as a vote for this node.
 fn read_quorum_state(dir: &Path, own_id: u64) -> Option<Vote> {
-    let text = fs::read(dir.join(QUORUM_STATE_FILE)).ok()?;
-    let state: QuorumState = serde_json::from_slice(&text).ok()?;
+    let state = QuorumState::read(dir)?;
     let term = u64::try_from(state.leader_epoch).ok()?;
     let node = match (state.voted_id, state.leader_id) {
         (voted, _) if voted >= 0 => {

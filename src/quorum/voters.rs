@@ -4,10 +4,10 @@
 //! One voter comes or goes at a time, so that any majority of the old voters meets any majority of the new ones. Who is no
 //! voter any more goes on as an observer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::types::{Membership, VoterNode, kraft_version, node_id, raft_id};
+use super::types::{Membership, VoterNode, kraft_version, nodes_of, raft_id, voter_of};
 use crate::types::{BrokerId, Uuid, uuid_to_base64};
 
 /// What is to become of the quorum's voters.
@@ -66,12 +66,8 @@ impl VoterChange {
         let is_voter = members.voter_ids().any(|id| id == self.raft_id());
         let is_alone = members.voter_ids().count() == 1;
         match self {
-            Self::Add { node_id: added, .. } => {
-                let mut ids = members.voter_ids();
-                if ids.any(|id| node_id(id) == *added) {
-                    return Err(VoterChangeError::Duplicate(*added));
-                }
-                Ok(())
+            Self::Add { node_id, .. } if voter_of(members, *node_id).is_some() => {
+                Err(VoterChangeError::Duplicate(*node_id))
             }
             Self::Remove {
                 node_id,
@@ -80,17 +76,14 @@ impl VoterChange {
             Self::Update { node_id, node } if !is_voter => {
                 Err(VoterChangeError::NotFound(*node_id, node.directory_id))
             }
-            Self::Remove { .. } | Self::Update { .. } => Ok(()),
+            Self::Add { .. } | Self::Remove { .. } | Self::Update { .. } => Ok(()),
         }
     }
 
     /// The members after a voter came or went. One that comes is an observer before.
     pub(super) fn apply(&self, members: &Membership) -> Membership {
         let mut voters: BTreeSet<u64> = members.voter_ids().collect();
-        let mut nodes: BTreeMap<u64, VoterNode> = members
-            .nodes()
-            .map(|(id, node)| (*id, node.clone()))
-            .collect();
+        let mut nodes = nodes_of(members);
         match self {
             Self::Add { node, .. } => {
                 nodes.entry(self.raft_id()).or_insert_with(|| node.clone());
@@ -109,6 +102,9 @@ impl VoterChange {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::types::node_id;
     use super::*;
 
     fn node(directory: u128) -> VoterNode {
