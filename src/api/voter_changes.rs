@@ -92,9 +92,6 @@ pub fn refusal(error: VoterChangeError) -> Error {
 pub fn message(result: &Result<(), Error>) -> Option<StrBytes> {
     match result {
         Ok(()) => None,
-        Err(error) => {
-            let text = error.message.as_ref().map(ToString::to_string);
-            Some(StrBytes::from_string(text.unwrap_or_default()))
-        }
+        Err(error) => Some(error.text().unwrap_or_default()),
     }
 }

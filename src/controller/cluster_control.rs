@@ -563,7 +563,7 @@ pub(super) fn unregister_broker(
         let message = format!("broker {id} is not registered");
         let error = Error::new(ErrorCode::BrokerIdNotRegistered, message);
         let response = UnregisterBrokerResponse::default().with_error_code(error.code());
-        return Outcome::unchanged(response.with_error_message(failure::message(&error)));
+        return Outcome::unchanged(response.with_error_message(error.text()));
     };
     let mut records = Vec::new();
     update_partitions(turn, BrokerEvent::Leaves(id), in_isr(id), &mut records);

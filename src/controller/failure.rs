@@ -16,16 +16,9 @@ use kafka_protocol::messages::{
     ElectLeadersRequest, ElectLeadersResponse, IncrementalAlterConfigsRequest,
     IncrementalAlterConfigsResponse, TopicName, UpdateFeaturesResponse,
 };
-use kafka_protocol::protocol::StrBytes;
 
 use crate::protocol::Error;
 use crate::protocol::messages::broker_heartbeat::BrokerHeartbeatResponse;
-
-/// The error's text for a response; clients show their own for `None`.
-pub(super) fn message(error: &Error) -> Option<StrBytes> {
-    let text = error.message.as_ref()?;
-    Some(StrBytes::from_string(text.to_string()))
-}
 
 pub(super) fn broker_heartbeat(error: &Error) -> BrokerHeartbeatResponse {
     BrokerHeartbeatResponse {
@@ -50,7 +43,7 @@ pub(super) fn topic_failed(name: TopicName, error: &Error) -> CreatableTopicResu
     CreatableTopicResult::default()
         .with_name(name)
         .with_error_code(error.code())
-        .with_error_message(message(error))
+        .with_error_message(error.text())
         .with_num_partitions(-1)
         .with_replication_factor(-1)
         .with_configs(Some(Vec::new()))
@@ -83,7 +76,7 @@ pub(super) fn create_partitions(
         let failed = names.into_iter().map(|name| {
             let result = CreatePartitionsTopicResult::default().with_name(name);
             let result = result.with_error_code(error.code());
-            result.with_error_message(message(&error))
+            result.with_error_message(error.text())
         });
         CreatePartitionsResponse::default().with_results(failed.collect())
     }
@@ -101,7 +94,7 @@ pub(super) fn incremental_alter_configs(
                 .with_resource_type(kind)
                 .with_resource_name(name)
                 .with_error_code(error.code())
-                .with_error_message(message(&error))
+                .with_error_message(error.text())
         });
         IncrementalAlterConfigsResponse::default().with_responses(failed.collect())
     }
@@ -119,7 +112,7 @@ pub(super) fn alter_configs(
                 .with_resource_type(kind)
                 .with_resource_name(name)
                 .with_error_code(error.code())
-                .with_error_message(message(&error))
+                .with_error_message(error.text())
         });
         AlterConfigsResponse::default().with_responses(failed.collect())
     }
@@ -139,7 +132,7 @@ pub(super) fn elect_leaders(
                 PartitionResult::default()
                     .with_partition_id(partition)
                     .with_error_code(error.code())
-                    .with_error_message(message(&error))
+                    .with_error_message(error.text())
             });
             ReplicaElectionResult::default()
                 .with_topic(topic)
@@ -167,7 +160,7 @@ pub(super) fn alter_partition_reassignments(
                 ReassignablePartitionResponse::default()
                     .with_partition_index(partition)
                     .with_error_code(error.code())
-                    .with_error_message(message(&error))
+                    .with_error_message(error.text())
             });
             ReassignableTopicResponse::default()
                 .with_name(name)
@@ -176,12 +169,12 @@ pub(super) fn alter_partition_reassignments(
         AlterPartitionReassignmentsResponse::default()
             .with_responses(failed.collect())
             .with_error_code(error.code())
-            .with_error_message(message(&error))
+            .with_error_message(error.text())
     }
 }
 
 pub(super) fn update_features(error: Error) -> UpdateFeaturesResponse {
     UpdateFeaturesResponse::default()
         .with_error_code(error.code())
-        .with_error_message(message(&error))
+        .with_error_message(error.text())
 }

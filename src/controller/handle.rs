@@ -291,7 +291,7 @@ impl Handle {
         let failed = |error: Error| {
             ControllerRegistrationResponse::default()
                 .with_error_code(error.code())
-                .with_error_message(failure::message(&error))
+                .with_error_message(error.text())
         };
         result.await.unwrap_or_else(failed)
     }
@@ -325,7 +325,7 @@ impl Handle {
         let failed = |error: Error| {
             UnregisterBrokerResponse::default()
                 .with_error_code(error.code())
-                .with_error_message(failure::message(&error))
+                .with_error_message(error.text())
         };
         result.await.unwrap_or_else(failed)
     }
@@ -389,7 +389,7 @@ impl Handle {
         let failed = |error: Error| {
             ListPartitionReassignmentsResponse::default()
                 .with_error_code(error.code())
-                .with_error_message(failure::message(&error))
+                .with_error_message(error.text())
         };
         result.await.unwrap_or_else(failed)
     }

@@ -310,7 +310,7 @@ pub(super) fn elect_leaders(
             Ok(()) => answer,
             Err(error) => answer
                 .with_error_code(error.code())
-                .with_error_message(failure::message(&error)),
+                .with_error_message(error.text()),
         }
     };
     let of_topic = |name: TopicName, partitions| {

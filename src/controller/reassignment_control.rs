@@ -23,7 +23,6 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use super::failure;
 use super::outcome::{Outcome, Turn};
 use super::partition_change::Election;
 use super::partition_control::{build, topic_rules};
@@ -62,7 +61,7 @@ pub(super) fn alter_partition_reassignments(
                 Ok(()) => answer,
                 Err(error) => answer
                     .with_error_code(error.code())
-                    .with_error_message(failure::message(&error)),
+                    .with_error_message(error.text()),
             }
         });
         let partitions = partitions.collect();

@@ -367,7 +367,7 @@ fn undeletable(name: Option<TopicName>, id: Uuid, error: Error) -> DeletableTopi
         .with_name(name)
         .with_topic_id(id)
         .with_error_code(error.code())
-        .with_error_message(failure::message(&error))
+        .with_error_message(error.text())
 }
 
 /// DeleteTopics, by name (all versions) or id (v6+).
@@ -492,7 +492,7 @@ pub(super) fn create_partitions(
             Ok(()) => answer,
             Err(error) => answer
                 .with_error_code(error.code())
-                .with_error_message(failure::message(&error)),
+                .with_error_message(error.text()),
         }
     });
     let response = CreatePartitionsResponse::default().with_results(results.collect());

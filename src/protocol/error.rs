@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 pub use kafka_protocol::error::ResponseError as ErrorCode;
+use kafka_protocol::protocol::StrBytes;
 
 /// A failed request, topic, partition or group operation. Branch on `code` only.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +25,12 @@ impl Error {
     /// The number on the wire.
     pub fn code(&self) -> i16 {
         self.code.code()
+    }
+
+    /// The text on the wire.
+    pub fn text(&self) -> Option<StrBytes> {
+        let text = self.message.as_ref()?;
+        Some(StrBytes::from_string(text.to_string()))
     }
 }
 

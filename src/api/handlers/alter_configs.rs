@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use kafka_protocol::messages::alter_configs_request::AlterConfigsResource;
 use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
-use kafka_protocol::protocol::StrBytes;
 
 use crate::api::RequestContext;
 use crate::config::Config;
@@ -34,7 +33,7 @@ pub async fn handle(context: RequestContext, request: AlterConfigsRequest) -> Al
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name)
             .with_error_code(error.code())
-            .with_error_message(message(&error));
+            .with_error_message(error.text());
         answers.push(Some(answer));
     }
     if !forwarded.is_empty() {
@@ -89,11 +88,6 @@ pub(super) fn invalid_request(message: impl Into<String>) -> Error {
 
 pub(super) fn unknown_type(kind: i8) -> Error {
     invalid_request(format!("Unknown resource type {kind}"))
-}
-
-pub(super) fn message(error: &Error) -> Option<StrBytes> {
-    let text = error.message.as_ref()?;
-    Some(StrBytes::from_string(text.to_string()))
 }
 
 /// Resources that a request names more than once.

@@ -8,8 +8,7 @@ use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsRe
 use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 
 use super::alter_configs::{
-    check_broker, check_node_id, check_resource, fill, invalid_request, message, named_twice,
-    unknown_type,
+    check_broker, check_node_id, check_resource, fill, invalid_request, named_twice, unknown_type,
 };
 use crate::api::RequestContext;
 use crate::config::{self, Config, broker_key, is_list};
@@ -53,7 +52,7 @@ pub async fn handle(
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name)
             .with_error_code(error.as_ref().map_or(0, Error::code))
-            .with_error_message(error.as_ref().and_then(message));
+            .with_error_message(error.as_ref().and_then(Error::text));
         answers.push(Some(answer));
     }
     if !forwarded.is_empty() {

@@ -11,7 +11,6 @@ use kafka_protocol::messages::{
     IncrementalAlterConfigsResponse,
 };
 
-use super::failure::message;
 use super::outcome::{Outcome, Turn};
 use crate::config::{self, broker_key, topic_key};
 use crate::metadata::{ConfigResource, ConfigResourceType};
@@ -46,7 +45,7 @@ pub(super) fn incremental_alter_configs(
             Ok(new) => records.extend(new),
             Err(error) => {
                 response.error_code = error.code();
-                response.error_message = message(&error);
+                response.error_message = error.text();
             }
         }
         response
@@ -82,7 +81,7 @@ pub(super) fn alter_configs(
             Ok(new) => records.extend(new),
             Err(error) => {
                 response.error_code = error.code();
-                response.error_message = message(&error);
+                response.error_message = error.text();
             }
         }
         response
