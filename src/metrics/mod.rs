@@ -5,6 +5,7 @@ mod controller;
 mod histogram;
 mod process;
 mod scrape;
+mod windowed_rate;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -16,6 +17,7 @@ use prometheus::TextEncoder;
 pub use controller::ControllerMetrics;
 pub use histogram::Histogram;
 pub use scrape::Scrape;
+pub use windowed_rate::WindowedRate;
 
 /// API keys that are counted; a larger one is not a Kafka API.
 const API_KEYS: usize = 96;

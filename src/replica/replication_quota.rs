@@ -4,11 +4,11 @@
 //!
 //! What goes by a quota is decided where it is asked: only replicas that are throttled by name and out of sync.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::config::{Config, Value};
+use crate::metrics::WindowedRate;
 
 /// Both directions of one broker.
 #[derive(Debug)]
@@ -71,97 +71,13 @@ impl ReplicationQuota {
     }
 
     pub fn bytes_per_second(&self, now_ms: i64) -> f64 {
-        self.rate().bytes_per_second(now_ms)
-    }
-}
-
-/// A rate over the last windows. Pure: times are arguments and never go back.
-#[derive(Debug)]
-struct WindowedRate {
-    windows_max: usize,
-    window_ms: i64,
-    /// The newest last; at most `windows_max`.
-    windows: VecDeque<Window>,
-}
-
-#[derive(Debug)]
-struct Window {
-    start_ms: i64,
-    bytes: u64,
-}
-
-impl WindowedRate {
-    fn new(windows_max: usize, window_ms: i64) -> Self {
-        Self {
-            windows_max,
-            window_ms,
-            windows: VecDeque::new(),
-        }
-    }
-
-    fn record(&mut self, bytes: u64, now_ms: i64) {
-        self.expire(now_ms);
-        match self.windows.back_mut() {
-            Some(last) if now_ms - last.start_ms < self.window_ms => last.bytes += bytes,
-            _ => {
-                if self.windows.len() == self.windows_max {
-                    self.windows.pop_front();
-                }
-                let start_ms = now_ms;
-                self.windows.push_back(Window { start_ms, bytes });
-            }
-        }
-    }
-
-    fn bytes_per_second(&mut self, now_ms: i64) -> f64 {
-        self.expire(now_ms);
-        let Some(oldest) = self.windows.front() else {
-            return 0.0;
-        };
-        let bytes: u64 = self.windows.iter().map(|window| window.bytes).sum();
-        let took_ms = (now_ms - oldest.start_ms).max(self.window_ms);
-        bytes as f64 * 1000.0 / took_ms as f64
-    }
-
-    /// Forgets windows that all the others together have outlived.
-    fn expire(&mut self, now_ms: i64) {
-        let age_max_ms = self.window_ms.saturating_mul(self.windows_max as i64);
-        while let Some(oldest) = self.windows.front()
-            && now_ms - oldest.start_ms - self.window_ms >= age_max_ms
-        {
-            self.windows.pop_front();
-        }
+        self.rate().per_second(now_ms)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_rate_counts_at_least_one_window_and_at_most_all() {
-        let mut rate = WindowedRate::new(3, 1000);
-        assert!(rate.bytes_per_second(0) < 0.1);
-        rate.record(500, 0);
-        rate.record(500, 10);
-        assert!(
-            (rate.bytes_per_second(10) - 1000.0).abs() < 0.1,
-            "a window at least"
-        );
-        assert!((rate.bytes_per_second(2000) - 500.0).abs() < 0.1);
-        for at_ms in [2000, 3000, 4000] {
-            rate.record(900, at_ms);
-        }
-        let three = rate.bytes_per_second(5000);
-        assert!(
-            (three - 900.0).abs() < 0.1,
-            "the first windows are gone: {three}"
-        );
-        assert!(
-            rate.bytes_per_second(60_000) < 0.1,
-            "nothing is remembered for ever"
-        );
-    }
 
     /// Rule: throttle
     #[test]
