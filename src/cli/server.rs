@@ -60,6 +60,7 @@ async fn serve(config: Config) -> ExitCode {
             return ExitCode::from(match error {
                 StartError::Format { .. }
                 | StartError::Listen { .. }
+                | StartError::UnknownHost(_)
                 | StartError::Protocol { .. } => EXIT_CONFIG,
                 _ => EXIT_FAILURE,
             });

@@ -263,7 +263,6 @@ config_fields! {
     // Network
     num_network_threads: i32,
     num_io_threads: i32,
-    queued_max_requests: i32,
     queued_max_request_bytes: i64,
     socket_send_buffer_bytes: i32,
     socket_receive_buffer_bytes: i32,
@@ -276,6 +275,8 @@ config_fields! {
     max_connections_per_ip: i32,
     max_connections_per_ip_overrides: String,
     max_connection_creation_rate: i32,
+    quota_window_num: i32,
+    quota_window_size_seconds: i32,
     max_incremental_fetch_session_cache_slots: i32,
     fetch_max_bytes: i32,
     request_timeout_ms: i32,
@@ -299,9 +300,6 @@ config_fields! {
     metadata_log_segment_ms: i64,
     metadata_log_max_record_bytes_between_snapshots: i64,
     metadata_log_max_snapshot_interval_ms: i64,
-    metadata_max_idle_interval_ms: i32,
-    metadata_max_retention_bytes: i64,
-    metadata_max_retention_ms: i64,
     // Ottla's own
     ottla_http_listener: String,
     ottla_log_scrub_interval_ms: i64,

@@ -1,6 +1,9 @@
 //! What a config key is: name, type, default, allowed values, who may change it. The tables are made of these.
 
+use std::collections::BTreeSet;
 use std::fmt;
+
+use super::java;
 
 /// A config value's type; the numbers on the wire are [`Kind::wire_type`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +62,7 @@ pub enum Valid {
     BetweenF(f64, f64),
     OneOf(&'static [&'static str]),
     OneOfIgnoreCase(&'static [&'static str]),
-    /// A list without duplicates; of these elements unless there are none here.
+    /// A list of these elements, or of any if there are none here. What is there twice counts once.
     ListOf(&'static [&'static str], Empty),
     NonEmpty,
     /// -1 or 1 to 9.
@@ -117,20 +120,7 @@ impl fmt::Display for Value {
         match self {
             Value::Boolean(value) => write!(f, "{value}"),
             Value::Number(value) => write!(f, "{value}"),
-            Value::Double(value) => {
-                let size = value.abs();
-                if size != 0.0 && !(1e-3..1e7).contains(&size) && size.is_finite() {
-                    let text = format!("{value:e}").replace('e', "E");
-                    match text.split_once('E') {
-                        Some((digits, exponent)) if !digits.contains('.') => {
-                            write!(f, "{digits}.0E{exponent}")
-                        }
-                        _ => f.write_str(&text),
-                    }
-                } else {
-                    write!(f, "{value:?}")
-                }
-            }
+            Value::Double(value) => f.write_str(&java::show_double(*value)),
             Value::Text(value) => f.write_str(value),
             Value::List(values) => f.write_str(&values.join(",")),
         }
@@ -166,7 +156,11 @@ impl Key {
 
     /// Parses and checks `text` as Kafka's `ConfigDef` does.
     pub fn parse(&self, text: &str) -> Result<Value, InvalidValue> {
-        let value = self.parse_type(text)?;
+        let mut value = self.parse_type(text)?;
+        if let (Valid::ListOf(..), Value::List(list)) = (self.valid, &mut value) {
+            let mut seen = BTreeSet::new();
+            list.retain(|item| seen.insert(item.clone()));
+        }
         match self.check(&value) {
             Ok(()) => Ok(value),
             Err(reason) => Err(self.invalid(text, reason)),
@@ -187,7 +181,7 @@ impl Key {
     }
 
     fn parse_type(&self, text: &str) -> Result<Value, InvalidValue> {
-        let trimmed = text.trim();
+        let trimmed = java::trim(text);
         let number = |low: i64, high: i64, what: &str| {
             trimmed
                 .parse::<i64>()
@@ -203,12 +197,10 @@ impl Key {
             Kind::Short => number(i64::from(i16::MIN), i64::from(i16::MAX), "SHORT"),
             Kind::Int => number(i64::from(i32::MIN), i64::from(i32::MAX), "INT"),
             Kind::Long => number(i64::MIN, i64::MAX, "LONG"),
-            Kind::Double => trimmed
-                .parse::<f64>()
+            Kind::Double => java::parse_double(trimmed)
                 .map(Value::Double)
-                .map_err(|_| self.invalid(text, "Not a number of type DOUBLE")),
-            Kind::String | Kind::Class => Ok(Value::Text(trimmed.to_owned())),
-            Kind::Password => Ok(Value::Text(text.to_owned())),
+                .ok_or_else(|| self.invalid(text, "Not a number of type DOUBLE")),
+            Kind::String | Kind::Class | Kind::Password => Ok(Value::Text(trimmed.to_owned())),
             Kind::List => Ok(Value::List(split_list(text))),
         }
     }
@@ -223,8 +215,9 @@ impl Key {
                 range(*n >= low, format!("Value must be at least {low}"))?;
                 range(*n <= high, format!("Value must be no more than {high}"))
             }
+            // NaN is neither below nor above.
             (Valid::BetweenF(low, high), Value::Double(n)) => range(
-                *n >= low && *n <= high,
+                !(*n < low || *n > high),
                 format!("Value must be between {low} and {high}"),
             ),
             (Valid::GzipLevel, Value::Number(n)) => range(
@@ -281,11 +274,12 @@ impl Key {
 
 /// Splits as Kafka does: around commas, blanks trimmed; nothing but blanks is the empty list.
 pub fn split_list(text: &str) -> Vec<String> {
-    let text = text.trim();
+    let text = java::trim(text);
     if text.is_empty() {
         return Vec::new();
     }
-    text.split(',').map(|part| part.trim().to_owned()).collect()
+    let parts = text.split(',').map(java::trim);
+    parts.map(str::to_owned).collect()
 }
 
 fn one_of(all: &[&str], text: &str) -> Result<(), String> {
@@ -299,10 +293,7 @@ fn check_list(all: &[&str], empty: Empty, list: &[String]) -> Result<(), String>
     if list.is_empty() && empty == Empty::NotEmpty {
         return Err("the list must not be empty".to_owned());
     }
-    for (i, item) in list.iter().enumerate() {
-        if list[..i].contains(item) {
-            return Err("values must not be duplicated".to_owned());
-        }
+    for item in list {
         if item.is_empty() {
             return Err("values must not be empty".to_owned());
         }

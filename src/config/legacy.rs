@@ -1,5 +1,5 @@
-//! Keys of older Kafka versions and of Java plug-ins: what is ignored with a warning, and what must stop the start, because
-//! going on would widen access or lose data.
+//! Keys of older Kafka versions, of Java plug-ins, and of what Kafka has and this broker does without: what is ignored with a
+//! warning, and what must stop the start, because going on would widen access or lose data.
 
 use std::collections::BTreeMap;
 
@@ -40,6 +40,18 @@ const IGNORED: &[(&str, &str)] = &[
     ("ssl.trustmanager.algorithm", "there is no JVM"),
     ("background.threads", "there are no such threads"),
     (
+        "queued.max.requests",
+        "requests wait in their connection, not in one queue; queued.max.request.bytes bounds them all",
+    ),
+    (
+        "metadata.max.idle.interval.ms",
+        "nothing is written to the metadata log while nothing changes",
+    ),
+    (
+        "metadata.max.retention.*",
+        "two snapshots of the metadata are kept, with the log since the older one",
+    ),
+    (
         "*.purgatory.purge.interval.requests",
         "there is no purgatory",
     ),
@@ -57,7 +69,6 @@ const REFUSED_CLASSES: &[&str] = &[
     "alter.config.policy.class.name",
     "client.quota.callback.class",
     "sasl.server.callback.handler.class",
-    "ssl.engine.factory.class",
 ];
 
 /// Why `name` is ignored, if it is.
@@ -98,14 +109,6 @@ pub(super) fn refused(settings: &BTreeMap<String, String>) -> Option<(String, St
                 name.clone(),
                 "authorisation is not built yet, and going on without it would let everybody in"
                     .to_owned(),
-            ));
-        }
-        let default_builder =
-            "org.apache.kafka.common.security.authenticator.DefaultKafkaPrincipalBuilder";
-        if base == "principal.builder.class" && value != default_builder {
-            return Some((
-                name.clone(),
-                format!("the Java class {value} cannot be loaded, and principals would change"),
             ));
         }
     }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
 
-use super::Config;
+use super::key::Value;
+use super::{Config, broker_key};
 
 /// How a listener authenticates and encrypts; the numbers are those of registration records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,9 +95,11 @@ pub(super) fn parse_endpoint(
         .map_err(|_| format!("\"{port}\" in \"{text}\" is not a port (0 to 65535)"))?;
     let host = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
         Some(v6) => v6,
-        None if host.contains(':') => return Err(shape()),
         None => host,
     };
+    if !host.chars().all(is_host_char) {
+        return Err(shape());
+    }
     let name = name.to_ascii_uppercase();
     let security_protocol = *map.get(&name).ok_or_else(|| {
         format!(
@@ -112,29 +114,45 @@ pub(super) fn parse_endpoint(
     })
 }
 
-/// The addresses in `max.connections.per.ip.overrides` and how many connections each may have; `None` if `text` is no such list.
-pub(super) fn parse_ip_overrides(text: &str) -> Option<Vec<(IpAddr, usize)>> {
-    let entries = text.split(',').map(str::trim);
-    let entries = entries.filter(|entry| !entry.is_empty());
+/// The hosts in `max.connections.per.ip.overrides` and how many connections each may have; `None` if `text` is no such list.
+pub(super) fn parse_ip_overrides(text: &str) -> Option<Vec<(String, i32)>> {
+    let text = text.trim_end_matches([',', ' ']);
+    if text.is_empty() {
+        return Some(Vec::new());
+    }
     let parse = |entry: &str| {
-        let (ip, count) = entry.rsplit_once(':')?;
-        let ip: IpAddr = ip.trim().parse().ok()?;
-        Some((ip.to_canonical(), count.trim().parse().ok()?))
+        let (host, count) = entry.rsplit_once(':')?;
+        let host = host.trim();
+        let fits = host.chars().all(is_host_char);
+        Some((host.to_owned(), count.trim().parse().ok()?)).filter(|_| fits)
     };
-    entries.map(parse).collect()
+    text.split(',').map(parse).collect()
+}
+
+/// What host names and addresses are made of (`Utils.validHostPattern`).
+fn is_host_char(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "-%._:".contains(c)
+}
+
+/// What the settings of one listener's own begin with.
+pub(super) fn listener_prefix(listener: &str) -> String {
+    format!("listener.name.{}.", listener.to_ascii_lowercase())
 }
 
 impl Config {
-    /// How many connections there may be from `ip`.
-    pub fn connections_max_from(&self, ip: IpAddr) -> usize {
+    /// The number that a key holds for one listener: its own, else that of all.
+    pub fn listener_number(&self, listener: &str, name: &str) -> Option<i64> {
+        let own = self.effective.get(&(listener_prefix(listener) + name));
+        match own.and_then(|text| broker_key(name)?.parse(text).ok()) {
+            Some(Value::Number(number)) => Some(number),
+            _ => self.number(name),
+        }
+    }
+
+    /// How many connections there may be from hosts with limits of their own.
+    pub fn connections_max_by_host(&self) -> impl Iterator<Item = (String, usize)> {
         let overrides = parse_ip_overrides(&self.max_connections_per_ip_overrides);
-        let own = overrides
-            .into_iter()
-            .flatten()
-            .find(|(of, _)| *of == ip.to_canonical());
-        own.map_or_else(
-            || usize::try_from(self.max_connections_per_ip).unwrap_or(0),
-            |(_, count)| count,
-        )
+        let count = |(host, count)| (host, usize::try_from(count).unwrap_or(0));
+        overrides.into_iter().flatten().map(count)
     }
 }

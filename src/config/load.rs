@@ -11,10 +11,8 @@ use figment::{Figment, Metadata, Profile, Provider};
 
 use super::fields::{Config, Parts, effective_value};
 use super::key::Value;
-use super::listeners::{
-    Endpoint, SecurityProtocol, parse_endpoint, parse_ip_overrides, parse_protocol_map,
-};
-use super::{BROKER_KEYS, TopicConfig, broker_key, legacy, properties, providers, split_list};
+use super::listeners::{Endpoint, SecurityProtocol, parse_endpoint, parse_protocol_map};
+use super::{BROKER_KEYS, broker_key, legacy, properties, providers, split_list};
 
 /// Why the node cannot start with these settings, for a person: what, where, why, and what to do.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -129,8 +127,24 @@ impl Config {
         for (key, (value, source)) in &settings {
             check(key, value, source, &mut warnings)?;
         }
-        let mut config = Config::build(parts(originals)?);
+        let mut config = Config::build(Parts {
+            originals: Arc::new(originals.clone()),
+            ..parts(originals)?
+        });
         config.warnings = warnings;
+        config.check_together()?;
+        config.check_log_defaults()?;
+        Ok(config)
+    }
+
+    /// What a node would be that started with the settings of this one, the dynamic ones too.
+    pub(super) fn as_started(&self) -> Result<Config, ConfigError> {
+        let config = Config::build(Parts {
+            originals: Arc::clone(&self.originals),
+            dynamic_default: Arc::clone(&self.dynamic_default),
+            dynamic_broker: Arc::clone(&self.dynamic_broker),
+            ..parts((*self.effective).clone())?
+        });
         config.check_together()?;
         Ok(config)
     }
@@ -239,7 +253,14 @@ fn check(
         .map_or(name, |(_, base)| base);
     match broker_key(base).or_else(|| broker_key(base.split_once('.').map_or(base, |(_, b)| b))) {
         Some(key) if key.name == name || name != base => match key.parse(value) {
-            Ok(_) => Ok(()),
+            Ok(taken) => {
+                if matches!(&taken, Value::List(list) if list.len() < split_list(value).len()) {
+                    warnings.push(format!(
+                        "{name} in {source} has values twice, which count once"
+                    ));
+                }
+                Ok(())
+            }
             Err(invalid) => Err(ConfigError::new(
                 format!("{name}={} in {source}: {}", invalid.value, invalid.reason),
                 format!("set {name} to {}", invalid.allowed),
@@ -297,34 +318,36 @@ fn list(settings: &BTreeMap<String, String>, name: &str) -> Option<Vec<String>> 
 }
 
 /// Reads the settings that depend on each other: listeners and directories.
-fn parts(originals: BTreeMap<String, String>) -> Result<Parts, ConfigError> {
-    let map = protocol_map(&originals)?;
+fn parts(effective: BTreeMap<String, String>) -> Result<Parts, ConfigError> {
+    let map = protocol_map(&effective)?;
     let endpoints = |name: &str| -> Result<Vec<Endpoint>, ConfigError> {
-        list(&originals, name)
+        list(&effective, name)
             .unwrap_or_default()
             .iter()
             .map(|text| parse_endpoint(text, &map))
             .collect::<Result<_, _>>()
             .map_err(|why| {
                 ConfigError::new(
-                    format!("{name}={}: {why}", originals.get(name).map_or("", |v| v)),
+                    format!("{name}={}: {why}", effective.get(name).map_or("", |v| v)),
                     "write NAME://host:port, and name every listener in listener.security.protocol.map",
                 )
             })
     };
     let listeners = endpoints("listeners")?;
-    let advertised_listeners = advertised(&listeners, endpoints("advertised.listeners")?);
-    let protocol = text(&originals, "security.inter.broker.protocol").unwrap_or_default();
-    let inter_broker_listener_name = text(&originals, "inter.broker.listener.name")
+    let controllers = list(&effective, "controller.listener.names").unwrap_or_default();
+    let set = endpoints("advertised.listeners")?;
+    let advertised_listeners = advertised(&listeners, set, &controllers);
+    let protocol = text(&effective, "security.inter.broker.protocol").unwrap_or_default();
+    let inter_broker_listener_name = text(&effective, "inter.broker.listener.name")
         .unwrap_or(protocol)
         .to_ascii_uppercase();
-    let log_dirs: Vec<PathBuf> = list(&originals, "log.dirs")
-        .or_else(|| list(&originals, "log.dir"))
+    let log_dirs: Vec<PathBuf> = list(&effective, "log.dirs")
+        .or_else(|| list(&effective, "log.dir"))
         .unwrap_or_default()
         .into_iter()
         .map(PathBuf::from)
         .collect();
-    let metadata_log_dir = match (text(&originals, "metadata.log.dir"), log_dirs.first()) {
+    let metadata_log_dir = match (text(&effective, "metadata.log.dir"), log_dirs.first()) {
         (Some(dir), _) => PathBuf::from(dir),
         (None, Some(first)) => first.clone(),
         (None, None) => {
@@ -341,27 +364,26 @@ fn parts(originals: BTreeMap<String, String>) -> Result<Parts, ConfigError> {
         inter_broker_listener_name,
         log_dirs,
         metadata_log_dir,
-        effective: originals.clone(),
-        originals: Arc::new(originals),
+        effective,
         ..Parts::default()
     })
 }
 
 /// The map as set; or its default with the controller listeners as PLAINTEXT, unless TLS or SASL is in use.
 fn protocol_map(
-    originals: &BTreeMap<String, String>,
+    effective: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, SecurityProtocol>, ConfigError> {
     const NAME: &str = "listener.security.protocol.map";
-    let map_text = text(originals, NAME).unwrap_or_default();
+    let map_text = text(effective, NAME).unwrap_or_default();
     let mut map = parse_protocol_map(&map_text).map_err(|why| {
         ConfigError::new(
             format!("{NAME}={map_text}: {why}"),
             "write NAME:PROTOCOL,NAME:PROTOCOL,...",
         )
     })?;
-    if !originals.contains_key(NAME) {
-        let controllers = list(originals, "controller.listener.names").unwrap_or_default();
-        let listeners = list(originals, "listeners").unwrap_or_default();
+    if !effective.contains_key(NAME) {
+        let controllers = list(effective, "controller.listener.names").unwrap_or_default();
+        let listeners = list(effective, "listeners").unwrap_or_default();
         let names = listeners
             .iter()
             .map(|l| l.split_once(':').map_or(l.as_str(), |(name, _)| name));
@@ -380,26 +402,23 @@ fn protocol_map(
     Ok(map)
 }
 
-/// What is advertised, in the order of `listeners`: as set, else the listener itself, with this host's name for every
-/// interface.
-fn advertised(listeners: &[Endpoint], set: Vec<Endpoint>) -> Vec<Endpoint> {
+/// What is advertised: as set, else the listener itself, with this host's name for every interface. What is set leaves out
+/// no listener of controllers.
+fn advertised(listeners: &[Endpoint], set: Vec<Endpoint>, controllers: &[String]) -> Vec<Endpoint> {
     let explicit = !set.is_empty();
     let mut all = set;
     for listener in listeners {
-        if !all
-            .iter()
-            .any(|e| e.listener_name == listener.listener_name)
-        {
-            // Without advertised.listeners all are advertised; with it, Kafka adds the controllers' only.
-            // `check_together` and `advertised_broker_listeners` sort the two kinds out.
-            let mut endpoint = listener.clone();
-            endpoint.host = if explicit && endpoint.host == "0.0.0.0" {
-                String::new()
-            } else {
-                endpoint.host
-            };
-            all.push(endpoint);
+        let name = &listener.listener_name;
+        let is_controller = controllers.iter().any(|it| it.eq_ignore_ascii_case(name));
+        let is_set = all.iter().any(|it| it.listener_name == *name);
+        if is_set || explicit && !is_controller {
+            continue;
         }
+        let mut endpoint = listener.clone();
+        if explicit && endpoint.host == "0.0.0.0" {
+            endpoint.host.clear();
+        }
+        all.push(endpoint);
     }
     for endpoint in &mut all {
         if endpoint.host.is_empty() {
@@ -416,135 +435,4 @@ fn host_name() -> String {
         .ok()
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| "localhost".to_owned())
-}
-
-impl Config {
-    /// The rules that span several keys (`KafkaConfig.validateValues`).
-    pub(super) fn check_together(&self) -> Result<(), ConfigError> {
-        self.check_listeners()?;
-        self.check_roles()?;
-        let fail = |what: &str, next: &str| Err(ConfigError::new(what, next));
-        if self.replica_fetch_wait_max_ms > self.replica_socket_timeout_ms
-            || i64::from(self.replica_fetch_wait_max_ms) > self.replica_lag_time_max_ms
-        {
-            return fail(
-                "replica.fetch.wait.max.ms is above replica.socket.timeout.ms or replica.lag.time.max.ms",
-                "lower replica.fetch.wait.max.ms",
-            );
-        }
-        if self.queued_max_request_bytes > 0
-            && self.queued_max_request_bytes < i64::from(self.socket_request_max_bytes)
-        {
-            return fail(
-                "queued.max.request.bytes is below socket.request.max.bytes: one request could never be taken",
-                "raise queued.max.request.bytes",
-            );
-        }
-        if self.max_connections_per_ip == 0 && self.max_connections_per_ip_overrides.is_empty() {
-            return fail(
-                "max.connections.per.ip=0 lets nobody in",
-                "set max.connections.per.ip.overrides as well, or raise max.connections.per.ip",
-            );
-        }
-        if parse_ip_overrides(&self.max_connections_per_ip_overrides).is_none() {
-            return fail(
-                "max.connections.per.ip.overrides is not a list of IP:COUNT",
-                "write the addresses (host names are not taken) with the number of connections each may have, such as 10.0.0.1:100,10.0.0.2:200",
-            );
-        }
-        let defaults = TopicConfig::resolve(self, &BTreeMap::new());
-        if defaults.segment_ms < 1 || defaults.segment_jitter_ms < 0 {
-            return fail(
-                "log.roll.ms is below 1, or log.roll.jitter.ms below 0",
-                "set log.roll.ms to the milliseconds after which a new segment starts",
-            );
-        }
-        if defaults.retention_ms < 1 && defaults.retention_ms != -1 {
-            return fail(
-                "log.retention.ms is neither -1 nor at least 1",
-                "set log.retention.ms to -1 to keep records for ever",
-            );
-        }
-        if defaults.min_compaction_lag_ms > defaults.max_compaction_lag_ms {
-            return fail(
-                "log.cleaner.min.compaction.lag.ms is above log.cleaner.max.compaction.lag.ms",
-                "lower log.cleaner.min.compaction.lag.ms",
-            );
-        }
-        let threads = i64::from(self.log_cleaner_threads.max(1));
-        if self.log_cleaner_enable && self.log_cleaner_dedupe_buffer_size / threads <= 1 << 20 {
-            return fail(
-                "log.cleaner.dedupe.buffer.size must be at least 1MB per cleaner thread",
-                "raise log.cleaner.dedupe.buffer.size, or lower log.cleaner.threads",
-            );
-        }
-        if self.value("remote.log.storage.system.enable") == Some(Value::Boolean(true)) {
-            return fail(
-                "remote.log.storage.system.enable=true: tiered storage is not built yet",
-                "remove remote.log.storage.system.enable",
-            );
-        }
-        if self.group_min_session_timeout_ms > self.group_max_session_timeout_ms {
-            return fail(
-                "group.min.session.timeout.ms is above group.max.session.timeout.ms",
-                "lower group.min.session.timeout.ms",
-            );
-        }
-        Ok(())
-    }
-
-    fn check_listeners(&self) -> Result<(), ConfigError> {
-        for (i, one) in self.listeners.iter().enumerate() {
-            for other in &self.listeners[..i] {
-                if one.listener_name == other.listener_name {
-                    return Err(ConfigError::new(
-                        format!("listeners names {} twice", one.listener_name),
-                        "give every listener its own name",
-                    ));
-                }
-                let both_addresses =
-                    one.host.contains(':') != other.host.contains(':') && !one.host.is_empty();
-                if one.port != 0 && one.port == other.port && !both_addresses {
-                    return Err(ConfigError::new(
-                        format!("listeners has port {} twice", one.port),
-                        "give every listener its own port",
-                    ));
-                }
-            }
-            if one.security_protocol != SecurityProtocol::Plaintext {
-                return Err(ConfigError::new(
-                    format!(
-                        "listener {} uses {}, which is not built yet",
-                        one.listener_name,
-                        one.security_protocol.name()
-                    ),
-                    "use PLAINTEXT inside a network you trust",
-                ));
-            }
-        }
-        for endpoint in &self.advertised_listeners {
-            if endpoint.host == "0.0.0.0" {
-                return Err(ConfigError::new(
-                    format!("advertised.listeners has {endpoint}, to which nobody can connect"),
-                    "set advertised.listeners to an address that clients can reach",
-                ));
-            }
-        }
-        if let Some(set) = self.originals.get("advertised.listeners") {
-            for text in split_list(set) {
-                let name = text.split_once("://").map_or("", |(name, _)| name);
-                let known = self
-                    .listeners
-                    .iter()
-                    .any(|l| l.listener_name.eq_ignore_ascii_case(name));
-                if !known && !self.is_controller_listener(name) {
-                    return Err(ConfigError::new(
-                        format!("advertised.listeners has {text}, but listeners has no {name}"),
-                        "advertise only what listeners opens",
-                    ));
-                }
-            }
-        }
-        Ok(())
-    }
 }

@@ -6,6 +6,7 @@ mod describe;
 mod docs;
 mod dynamic;
 mod fields;
+mod java;
 mod key;
 mod legacy;
 mod listeners;
@@ -15,6 +16,7 @@ mod properties;
 mod providers;
 mod resource_keys;
 mod roles;
+mod rules;
 mod topic;
 mod validate;
 

@@ -58,6 +58,8 @@ fn topic_configs_take_the_first_broker_synonym_that_is_set() {
     assert_eq!(topic.segment_ms, 7);
     let unlimited = node("log.retention.hours=-1").unwrap();
     assert_eq!(TopicConfig::resolve(&unlimited, &none).retention_ms, -1);
+    let unlimited = node("log.retention.ms=-2").unwrap();
+    assert_eq!(TopicConfig::resolve(&unlimited, &none).retention_ms, -1);
     let own = BTreeMap::from([
         ("retention.ms".to_owned(), "5".to_owned()),
         ("cleanup.policy".to_owned(), " compact , delete ".to_owned()),
@@ -127,7 +129,8 @@ fn topic_config_rules_are_kafkas() {
     assert_eq!(code(&[]), Ok(()));
     assert_eq!(code(&[("cleanup.policy", " compact , delete ")]), Ok(()));
     assert_eq!(code(&[("cleanup.policy", "")]), Ok(()));
-    assert_eq!(code(&[("cleanup.policy", "compact,compact")]), Err(40));
+    assert_eq!(code(&[("cleanup.policy", "compact,compact")]), Ok(()));
+    assert_eq!(code(&[("cleanup.policy", "compact,")]), Err(40));
     assert_eq!(code(&[("cleanup.policy", "keep")]), Err(40));
     assert_eq!(code(&[("no.such.key", "1")]), Err(40));
     assert_eq!(code(&[("segment.bytes", "1048575")]), Err(40));
@@ -137,6 +140,9 @@ fn topic_config_rules_are_kafkas() {
     assert_eq!(code(&[("retention.ms", "1.5")]), Err(40));
     assert_eq!(code(&[("max.message.bytes", "2147483648")]), Err(40));
     assert_eq!(code(&[("min.cleanable.dirty.ratio", "1.01")]), Err(40));
+    assert_eq!(code(&[("min.cleanable.dirty.ratio", " 0.5f ")]), Ok(()));
+    assert_eq!(code(&[("min.cleanable.dirty.ratio", "NaN")]), Ok(()));
+    assert_eq!(code(&[("min.cleanable.dirty.ratio", "inf")]), Err(40));
     assert_eq!(code(&[("compression.gzip.level", "0")]), Err(40));
     assert_eq!(code(&[("compression.gzip.level", "-1")]), Ok(()));
     assert_eq!(code(&[("compression.type", "ZSTD")]), Err(40));
@@ -327,11 +333,30 @@ fn unknown_and_legacy_keys_are_warned_about() {
     assert!(!warnings("my.own.plugin.setting.of.mine=3").contains("did you mean"));
     assert!(warnings("inter.broker.protocol.version=3.9").contains("metadata version"));
     assert!(warnings("log.message.downconversion.enable=true").contains("v2"));
+    for without_effect in [
+        "queued.max.requests",
+        "metadata.max.idle.interval.ms",
+        "metadata.max.retention.bytes",
+        "metadata.max.retention.ms",
+    ] {
+        let said = warnings(&format!("{without_effect}=1"));
+        assert!(said.contains("is ignored"), "{without_effect}: {said}");
+    }
     assert_eq!(
         warnings("listener.name.plaintext.connections.max.reauth.ms=1"),
         ""
     );
     assert_eq!(warnings("sasl.enabled.mechanisms=PLAIN"), "");
+}
+
+#[test]
+fn what_a_list_has_twice_counts_once() {
+    let config = load("node.id=1\nlog.dirs=/a, /b,/a\nlog.cleanup.policy=delete,delete").unwrap();
+    let dirs = config.log_dirs.iter().map(|dir| dir.to_str().unwrap());
+    assert_eq!(dirs.collect::<Vec<_>>(), ["/a", "/b"]);
+    let policy = config.value("log.cleanup.policy").unwrap();
+    assert_eq!(policy.to_string(), "delete");
+    assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
 }
 
 #[test]
@@ -353,6 +378,18 @@ fn listeners_fit_their_protocol_map() {
         .map(ToString::to_string)
         .collect();
     assert_eq!(advertised, ["OUT://host.example:9", "IN://10.0.0.1:1"]);
+    let one = node(
+        "listeners=PLAINTEXT://:1,INSIDE://:2,CONTROLLER://:3\nadvertised.listeners=PLAINTEXT://h:9\n\
+         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,INSIDE:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    )
+    .unwrap();
+    let advertised = one.advertised_listeners.iter();
+    let advertised: Vec<&str> = advertised.map(|it| &*it.listener_name).collect();
+    assert_eq!(
+        advertised,
+        ["PLAINTEXT", "CONTROLLER"],
+        "INSIDE is not told"
+    );
     let moved = Config::load(
         None,
         &[("listeners".into(), "PLAINTEXT://127.0.0.1:7".into())],

@@ -233,8 +233,10 @@ impl Config {
             .find(|(name, _)| *name == topic_name)?;
         synonyms.iter().find_map(|(broker_name, factor)| {
             match self.value(broker_name)? {
-                // Hours and minutes below zero mean no limit, as -1 ms does.
-                Value::Number(n) if n < 0 && *factor != 1 => Some(Value::Number(-1)),
+                // Whatever is below zero means no limit.
+                Value::Number(n) if n < 0 && topic_name == "retention.ms" => {
+                    Some(Value::Number(-1))
+                }
                 Value::Number(n) => Some(Value::Number(n.saturating_mul(*factor))),
                 value => Some(value),
             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Config, InvalidValue, Key, TopicConfig, Value, client_metrics_key, group_key, topic_key,
+    Config, InvalidValue, Key, TopicConfig, Value, client_metrics_key, group_key, java, topic_key,
 };
 use crate::protocol::{Error, ErrorCode};
 
@@ -80,37 +80,24 @@ pub fn validate_group_configs(
     configs: &BTreeMap<String, String>,
 ) -> Result<(), Error> {
     let values = parse_all("group", group_key, configs)?;
-    let number = |name: &str| match values.get(name) {
-        Some(Value::Number(n)) => Some(*n),
-        _ => match group_key(name)?.default_value()? {
-            Value::Number(n) => Some(n),
-            _ => None,
-        },
-    };
     for (name, value) in &values {
-        let Value::Number(value) = value else {
-            continue;
-        };
-        let Some((family, rest)) = name.split_once('.') else {
-            continue;
-        };
-        for (bound, least) in [("min", true), ("max", false)] {
-            let broker = format!("group.{family}.{bound}.{rest}");
-            let Some(Value::Number(limit)) = config.value(&broker) else {
-                continue;
-            };
-            if (least && *value < limit) || (!least && *value > limit) {
-                let side = if least { "at least" } else { "at most" };
-                return invalid(format!("{name} must be {side} {broker} ({limit})"));
-            }
+        if let Value::Number(value) = value
+            && let Some(why) = config.out_of_group_bounds(name, *value)
+        {
+            return invalid(why);
         }
     }
     for family in ["consumer", "share", "streams"] {
-        let heartbeat = number(&format!("{family}.heartbeat.interval.ms"));
-        let session = number(&format!("{family}.session.timeout.ms"));
-        if heartbeat >= session {
+        let number = |what: &str| {
+            let name = format!("{family}.{what}");
+            match values.get(&*name) {
+                Some(Value::Number(own)) => Some(*own),
+                _ => config.number(&format!("group.{name}")),
+            }
+        };
+        if number("heartbeat.interval.ms") >= number("session.timeout.ms") {
             return invalid(format!(
-                "{family}.session.timeout.ms must be above {family}.heartbeat.interval.ms"
+                "{family}.session.timeout.ms must be greater than {family}.heartbeat.interval.ms"
             ));
         }
     }
@@ -128,19 +115,14 @@ pub fn validate_client_metrics_configs(
             "Subscription name can't be empty",
         ));
     }
-    let values = match parse_all("client metrics", client_metrics_key, configs) {
-        Err(error)
-            if configs
-                .keys()
-                .any(|name| client_metrics_key(name).is_none()) =>
-        {
-            return Err(Error {
-                code: ErrorCode::InvalidRequest,
-                ..error
-            });
-        }
-        other => other?,
-    };
+    let mut names = configs.keys();
+    if let Some(name) = names.find(|name| client_metrics_key(name).is_none()) {
+        return Err(Error::new(
+            ErrorCode::InvalidRequest,
+            format!("Unknown client metrics configuration: {name}"),
+        ));
+    }
+    let values = parse_all("client metrics", client_metrics_key, configs)?;
     if let Some(Value::Number(interval)) = values.get("interval.ms")
         && !(100..=3_600_000).contains(interval)
     {
@@ -151,25 +133,31 @@ pub fn validate_client_metrics_configs(
             ),
         ));
     }
-    if let Some(Value::List(patterns)) = values.get("match") {
-        const SELECTORS: &[&str] = &[
-            "client_instance_id",
-            "client_id",
-            "client_software_name",
-            "client_software_version",
-            "client_source_address",
-            "client_source_port",
-        ];
-        for pattern in patterns {
-            let known = pattern.split_once('=').is_some_and(|(selector, regex)| {
-                SELECTORS.contains(&selector.trim()) && !regex.contains('=')
-            });
-            if !known {
-                return invalid(format!("Illegal client matching pattern: {pattern}"));
-            }
-        }
+    if let Some(Value::List(patterns)) = values.get("match")
+        && let Some(pattern) = patterns.iter().find(|pattern| !is_match(pattern))
+    {
+        return invalid(format!("Illegal client matching pattern: {pattern}"));
     }
     Ok(())
+}
+
+/// Whether `text` is `selector=regex`. Java's `split` forgets the `=` at the end.
+fn is_match(text: &str) -> bool {
+    const SELECTORS: &[&str] = &[
+        "client_instance_id",
+        "client_id",
+        "client_software_name",
+        "client_software_version",
+        "client_source_address",
+        "client_source_port",
+    ];
+    let mut parts = text.trim_end_matches('=').split('=');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(selector), Some(regex), None) => {
+            SELECTORS.contains(&java::trim(selector)) && java::is_pattern(java::trim(regex))
+        }
+        _ => false,
+    }
 }
 
 fn parse_all(
@@ -185,4 +173,108 @@ fn parse_all(
         values.insert(key.name, key.parse(text)?);
     }
     Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn configs(settings: &str) -> BTreeMap<String, String> {
+        let pairs = settings
+            .split('|')
+            .map(|pair| pair.split_once(':').unwrap());
+        pairs
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn groups_stay_within_what_the_broker_allows() {
+        const NODE: &str = "\
+            node.id=1\nlog.dirs=/a\ngroup.consumer.max.session.timeout.ms=99999\n\
+            group.consumer.heartbeat.interval.ms=9000\ngroup.consumer.min.session.timeout.ms=9000\n";
+        let config = Config::parse(NODE, &[]).unwrap();
+        let code = |settings: &str| {
+            validate_group_configs(&config, &configs(settings)).map_err(|error| error.code())
+        };
+        for (good, bad) in [
+            (
+                "streams.num.standby.replicas:2",
+                "streams.num.standby.replicas:100",
+            ),
+            (
+                "consumer.session.timeout.ms:99999",
+                "consumer.session.timeout.ms:100000",
+            ),
+            // The heartbeat interval is the broker's.
+            (
+                "consumer.session.timeout.ms:9001",
+                "consumer.session.timeout.ms:9000",
+            ),
+            (
+                "consumer.assignment.interval.ms:15000",
+                "consumer.assignment.interval.ms:15001",
+            ),
+            (
+                "share.heartbeat.interval.ms:5000",
+                "share.heartbeat.interval.ms:4999",
+            ),
+            (
+                "share.record.lock.duration.ms:60000",
+                "share.record.lock.duration.ms:60001",
+            ),
+            (
+                "share.delivery.count.limit:10",
+                "share.delivery.count.limit:11",
+            ),
+            (
+                "share.partition.max.record.locks:4000",
+                "share.partition.max.record.locks:4001",
+            ),
+            (
+                "streams.initial.rebalance.delay.ms:0",
+                "streams.initial.rebalance.delay.ms:-1",
+            ),
+            ("share.isolation.level:read_committed", "no.such.key:1"),
+        ] {
+            assert_eq!(code(good), Ok(()), "{good}");
+            assert_eq!(code(bad), Err(40), "{bad}");
+        }
+    }
+
+    #[test]
+    fn client_metrics_subscriptions_have_patterns_that_java_compiles() {
+        let code = |settings: &str| {
+            validate_client_metrics_configs("s", &configs(settings)).map_err(|error| error.code())
+        };
+        for good in [
+            "match:",
+            "match:client_id=a.*, client_source_port=90[0-9]+",
+            "match:client_id=a=",
+            "match: client_id =(?!a)",
+            "metrics:org.apache.kafka.,org.apache.kafka.",
+            "interval.ms:100",
+            "interval.ms:3600000",
+        ] {
+            assert_eq!(code(good), Ok(()), "{good}");
+        }
+        for (bad, refused) in [
+            ("match:client_id=[", 40),
+            ("match:client_id=", 40),
+            ("match:client_id", 40),
+            ("match:client_id=a=b", 40),
+            ("match:client_id=(?=a)", 40),
+            ("match:client_name=a", 40),
+            ("match:=", 40),
+            ("metrics:a,,b", 40),
+            ("interval.ms:x", 40),
+            ("interval.ms:99", 42),
+            ("interval.ms:3600001", 42),
+            ("no.such.key:1", 42),
+        ] {
+            assert_eq!(code(bad), Err(refused), "{bad}");
+        }
+        let unnamed = validate_client_metrics_configs("", &BTreeMap::new());
+        assert_eq!(unnamed.map_err(|error| error.code()), Err(42));
+    }
 }

@@ -51,6 +51,8 @@ pub enum StartError {
         listener: String,
         protocol: &'static str,
     },
+    #[error("max.connections.per.ip.overrides: {0}")]
+    UnknownHost(io::Error),
     #[error("{0}")]
     StorageFailed(String),
     #[error("metadata quorum: {0}")]
@@ -127,6 +129,8 @@ impl Broker {
         }
         // The quorum first: without it the broker cannot register.
         let mut sockets = Sockets::new(&config, &services, shutdown);
+        let looked_up = sockets.look_up_hosts(&config).await;
+        looked_up.map_err(StartError::UnknownHost)?;
         let is_controller =
             |(endpoint, _): &(Endpoint, _)| config.is_controller_listener(&endpoint.listener_name);
         let (controllers, brokers) = listeners.into_iter().partition(is_controller);
@@ -364,8 +368,9 @@ impl Parts<'_> {
 /// Binds every listener; a port 0 becomes the port that the system chose, in the advertised listeners too.
 fn bind_all(config: &mut Config) -> Result<Vec<(Endpoint, TcpListener)>, StartError> {
     let mut bound = Vec::new();
-    for endpoint in &mut config.listeners {
-        let listener = bind(endpoint)?;
+    for at in 0..config.listeners.len() {
+        let endpoint = config.listeners[at].clone();
+        let listener = bind(&endpoint, config)?;
         let port = listener
             .local_addr()
             .map_or(endpoint.port, |address| address.port());
@@ -375,13 +380,13 @@ fn bind_all(config: &mut Config) -> Result<Vec<(Endpoint, TcpListener)>, StartEr
         {
             advertised.port = port;
         }
-        endpoint.port = port;
-        bound.push((endpoint.clone(), listener));
+        config.listeners[at].port = port;
+        bound.push((config.listeners[at].clone(), listener));
     }
     Ok(bound)
 }
 
-fn bind(endpoint: &Endpoint) -> Result<TcpListener, StartError> {
+fn bind(endpoint: &Endpoint, config: &Config) -> Result<TcpListener, StartError> {
     let listener = endpoint.listener_name.clone();
     if endpoint.security_protocol != SecurityProtocol::Plaintext {
         let protocol = endpoint.security_protocol.name();
@@ -404,5 +409,5 @@ fn bind(endpoint: &Endpoint) -> Result<TcpListener, StartError> {
         .map_err(failed)?
         .next();
     let socket_address = resolved.ok_or_else(|| failed(io::ErrorKind::AddrNotAvailable.into()))?;
-    listener::bind(socket_address).map_err(failed)
+    listener::bind(socket_address, config).map_err(failed)
 }

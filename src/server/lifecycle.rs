@@ -155,7 +155,7 @@ impl Lifecycle {
             .cluster
             .alive_brokers()
             .any(|broker| broker.id != self.session.broker_id);
-        if others {
+        if others && self.session.services.config().controlled_shutdown_enable {
             let leaving = self.session.leave();
             if tokio::time::timeout(CONTROLLED_SHUTDOWN_TIMEOUT, leaving)
                 .await

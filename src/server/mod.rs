@@ -2,6 +2,7 @@
 
 mod broker;
 mod connection;
+mod connection_quota;
 mod controller_registration;
 mod coordinator_log;
 mod dynamic_config;

@@ -1,5 +1,6 @@
 //! The listeners that are open, what their connections share, and the end of all of them.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,8 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::connection::{self, Limits};
-use super::listener::{Acceptor, ConnectionQuota};
+use super::connection_quota::ConnectionQuota;
+use super::listener::Acceptor;
 use crate::api::Services;
 use crate::config::{Config, Endpoint};
 
@@ -23,7 +25,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(200);
 pub struct Sockets {
     services: Arc<Services>,
     limits: Limits,
-    quota: Arc<ConnectionQuota>,
+    /// Of brokers' and of controllers' listeners.
+    quotas: [Arc<ConnectionQuota>; 2],
     /// Bound addresses by listener name.
     pub addresses: Vec<(String, SocketAddr)>,
     /// Ends listeners, connections and timers.
@@ -44,15 +47,24 @@ impl Sockets {
                 idle_max: idle_max(config.connections_max_idle_ms),
                 memory: connection::memory_pool(memory.max(request_bytes_max)),
             },
-            quota: Arc::default(),
+            quotas: [(); 2].map(|()| Arc::new(ConnectionQuota::new(config))),
             addresses: Vec::new(),
             shutdown,
             tasks: TaskTracker::new(),
         }
     }
 
+    /// Looks up the hosts that have limits of their own.
+    pub async fn look_up_hosts(&self, config: &Config) -> io::Result<()> {
+        for quota in &self.quotas {
+            quota.look_up_hosts(config).await?;
+        }
+        Ok(())
+    }
+
     /// Accepts connections of `listeners` from now on.
     pub fn listen(&mut self, listeners: Vec<(Endpoint, TcpListener)>, is_controller: bool) {
+        let quota = &self.quotas[usize::from(is_controller)];
         for (endpoint, listener) in listeners {
             self.addresses.extend(
                 listener
@@ -60,12 +72,14 @@ impl Sockets {
                     .ok()
                     .map(|address| (endpoint.listener_name.clone(), address)),
             );
+            let name: Arc<str> = endpoint.listener_name.into();
+            quota.add_listener(Arc::clone(&name));
             let acceptor = Acceptor {
-                name: endpoint.listener_name.into(),
+                name,
                 is_controller,
                 services: Arc::clone(&self.services),
                 limits: self.limits.clone(),
-                quota: Arc::clone(&self.quota),
+                quota: Arc::clone(quota),
                 shutdown: self.shutdown.clone(),
                 tasks: self.tasks.clone(),
             };
