@@ -395,6 +395,21 @@ fn the_topics_codec_is_applied() {
     }
 }
 
+/// Kafka takes them too, and stores U+FFFD for what is no UTF-8 where it builds the batch anew.
+#[test]
+fn header_keys_survive_another_codec_also_if_they_are_no_text() {
+    let headers = [(Bytes::from_static(b"\xff\xed\xa0k"), None)];
+    let mut builder = BatchBuilder::new();
+    builder.append_with_headers(NOW, None, Some(b"v"), &headers);
+    let valid = judge(builder.build(), |c| {
+        c.compression_type = BrokerCompressionType::Gzip;
+    });
+    let valid = valid.unwrap();
+    assert_eq!(valid.header.compression(), Some(CompressionType::Gzip));
+    let mut records = Records::new(&valid.header, &valid.bytes, 1 << 20).unwrap();
+    assert_eq!(records.next().unwrap().unwrap().headers, headers);
+}
+
 #[test]
 fn what_kafka_cannot_build_anew_is_refused_only_where_it_would_be() {
     let good = builder(CompressionType::Lz4, 2).build();
