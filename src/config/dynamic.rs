@@ -333,6 +333,20 @@ impl Config {
             effective,
         });
         config.warnings.clone_from(&self.warnings);
+        let is_dynamic = |it: &Config| it.dynamic_broker.contains_key("listeners");
+        if (is_dynamic(self) || is_dynamic(&config))
+            && let Ok(wanted) = config.as_started()
+        {
+            config.listeners = wanted.listeners;
+            for listener in &mut config.listeners {
+                // What is open stays where it is.
+                let mut open = self.listeners.iter();
+                if let Some(open) = open.find(|it| it.listener_name == listener.listener_name) {
+                    listener.clone_from(open);
+                }
+            }
+            config.listener_security_protocol_map = wanted.listener_security_protocol_map;
+        }
         config
     }
 }

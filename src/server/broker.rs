@@ -200,6 +200,8 @@ impl Broker {
         self.sockets.tasks.spawn(updates);
         self.cleaner.start();
         self.sockets.listen(listeners, false);
+        let following = self.sockets.clone().follow_config();
+        self.sockets.tasks.spawn(following);
         gauges::register(&self.services, &self.cleaner, scrubber);
         self.serve_admin(config);
         info!(node_id = config.node_id, "kafka server started");
@@ -386,7 +388,7 @@ fn bind_all(config: &mut Config) -> Result<Vec<(Endpoint, TcpListener)>, StartEr
     Ok(bound)
 }
 
-fn bind(endpoint: &Endpoint, config: &Config) -> Result<TcpListener, StartError> {
+pub(super) fn bind(endpoint: &Endpoint, config: &Config) -> Result<TcpListener, StartError> {
     let listener = endpoint.listener_name.clone();
     if endpoint.security_protocol != SecurityProtocol::Plaintext {
         let protocol = endpoint.security_protocol.name();

@@ -93,6 +93,12 @@ impl ConnectionQuota {
         self.state().listeners.entry(name).or_insert(listener);
     }
 
+    /// Its connections, which end, count on for their addresses.
+    pub fn remove_listener(&self, name: &str) {
+        self.state().listeners.remove(name);
+        self.closed.notify_waiters();
+    }
+
     /// Looks up the hosts in `max.connections.per.ip.overrides`, unless they are known. What cannot be looked up is left out.
     pub async fn look_up_hosts(&self, config: &Config) -> io::Result<()> {
         let text = &config.max_connections_per_ip_overrides;
@@ -213,7 +219,8 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.quota.state();
         if let Some(own) = state.listeners.get_mut(&self.listener) {
-            own.count -= 1;
+            // A listener that was closed and opened again has forgotten its former connections.
+            own.count = own.count.saturating_sub(1);
         }
         if let Some(count) = state.by_ip.get_mut(&self.ip) {
             *count -= 1;

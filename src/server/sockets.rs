@@ -1,5 +1,6 @@
 //! The listeners that are open, what their connections share, and the end of all of them.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,8 +9,9 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::warn;
+use tracing::{error, info, warn};
 
+use super::broker::bind;
 use super::connection::{self, Limits};
 use super::connection_quota::ConnectionQuota;
 use super::listener::Acceptor;
@@ -22,11 +24,14 @@ const REQUEST_MEMORY_BYTES: usize = 512 * 1024 * 1024;
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Open listeners and their connections.
+#[derive(Clone)]
 pub struct Sockets {
     services: Arc<Services>,
     limits: Limits,
     /// Of brokers' and of controllers' listeners.
     quotas: [Arc<ConnectionQuota>; 2],
+    /// What closes each of brokers' listeners with its connections.
+    open: BTreeMap<String, CancellationToken>,
     /// Bound addresses by listener name.
     pub addresses: Vec<(String, SocketAddr)>,
     /// Ends listeners, connections and timers.
@@ -48,6 +53,7 @@ impl Sockets {
                 memory: connection::memory_pool(memory.max(request_bytes_max)),
             },
             quotas: [(); 2].map(|()| Arc::new(ConnectionQuota::new(config))),
+            open: BTreeMap::new(),
             addresses: Vec::new(),
             shutdown,
             tasks: TaskTracker::new(),
@@ -72,7 +78,11 @@ impl Sockets {
                     .ok()
                     .map(|address| (endpoint.listener_name.clone(), address)),
             );
-            let name: Arc<str> = endpoint.listener_name.into();
+            let name: Arc<str> = endpoint.listener_name.as_str().into();
+            let shutdown = self.shutdown.child_token();
+            if !is_controller {
+                self.open.insert(endpoint.listener_name, shutdown.clone());
+            }
             quota.add_listener(Arc::clone(&name));
             let acceptor = Acceptor {
                 name,
@@ -80,10 +90,51 @@ impl Sockets {
                 services: Arc::clone(&self.services),
                 limits: self.limits.clone(),
                 quota: Arc::clone(quota),
-                shutdown: self.shutdown.clone(),
+                shutdown,
                 tasks: self.tasks.clone(),
             };
             self.tasks.spawn(acceptor.run(listener));
+        }
+    }
+
+    /// Opens and closes brokers' listeners as the dynamic config `listeners` says, until shutdown (Kafka's `DynamicListenerConfig`).
+    pub async fn follow_config(mut self) {
+        let mut changes = self.services.images.watch();
+        loop {
+            self.change_listeners(&self.services.config());
+            let changed = self.shutdown.run_until_cancelled(changes.changed());
+            if !matches!(changed.await, Some(Ok(()))) {
+                return;
+            }
+        }
+    }
+
+    fn change_listeners(&mut self, config: &Config) {
+        let quota = &self.quotas[0];
+        self.open.retain(|name, stop| {
+            let kept = config
+                .broker_listeners()
+                .any(|it| it.listener_name == *name);
+            if !kept {
+                info!(listener = %name, "closing");
+                stop.cancel();
+                quota.remove_listener(name);
+            }
+            kept
+        });
+        for endpoint in config.broker_listeners() {
+            if self.open.contains_key(&endpoint.listener_name) {
+                continue;
+            }
+            match bind(endpoint, config) {
+                Ok(listener) => self.listen(vec![(endpoint.clone(), listener)], false),
+                Err(error) => {
+                    error!(%error, "the listener that was added cannot be opened");
+                    // Not tried again before it is removed.
+                    let name = endpoint.listener_name.clone();
+                    self.open.insert(name, CancellationToken::new());
+                }
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! A whole broker in this process, asked over real sockets: framing, order of answers, what closes a connection.
 
+mod listeners;
 mod replication;
 mod roles;
 mod storage;
