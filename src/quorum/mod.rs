@@ -49,6 +49,11 @@ pub use transport::{RAFT_API_KEY, RpcTransport};
 pub use types::{AppliedEntry, Proposal, TypeConfig, VoterEndpoint, VoterNode};
 pub use voters::{VoterChange, VoterChangeError};
 
+/// The rules themselves, for who runs them without raft: the simulator.
+pub mod pure {
+    pub use super::voters::Voters;
+}
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;

@@ -4,10 +4,10 @@
 //! One voter comes or goes at a time, so that any majority of the old voters meets any majority of the new ones. Who is no
 //! voter any more goes on as an observer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::types::{Membership, VoterNode, kraft_version, nodes_of, raft_id, voter_of};
+use super::types::{Membership, VoterNode, kraft_version, node_id, nodes_of, raft_id, voter_of};
 use crate::types::{BrokerId, Uuid, uuid_to_base64};
 
 /// What is to become of the quorum's voters.
@@ -100,11 +100,52 @@ impl VoterChange {
     }
 }
 
+/// Voters without raft, for the simulator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Voters(Membership);
+
+impl Voters {
+    /// The first voters of a quorum: node ids and directory ids.
+    pub fn first(replicas: impl IntoIterator<Item = (BrokerId, Uuid)>) -> Self {
+        let node = |directory_id| VoterNode {
+            directory_id,
+            endpoints: Vec::new(),
+        };
+        let replicas = replicas.into_iter();
+        let nodes: BTreeMap<u64, VoterNode> = replicas
+            .map(|(id, directory_id)| (raft_id(id, directory_id), node(directory_id)))
+            .collect();
+        let ids = nodes.keys().copied().collect();
+        Self(Membership::new(vec![ids], nodes).expect("every voter is among the nodes"))
+    }
+
+    /// Their node ids and directory ids, by node id.
+    pub fn replicas(&self) -> Vec<(BrokerId, Uuid)> {
+        self.described(self.0.voter_ids())
+    }
+
+    /// Those that were voters before.
+    pub fn former(&self) -> Vec<(BrokerId, Uuid)> {
+        self.described(self.0.learner_ids())
+    }
+
+    fn described(&self, ids: impl Iterator<Item = u64>) -> Vec<(BrokerId, Uuid)> {
+        let mut replicas: Vec<_> = ids
+            .filter_map(|id| Some((node_id(id), self.0.get_node(&id)?.directory_id)))
+            .collect();
+        replicas.sort_unstable();
+        replicas
+    }
+
+    /// The voters after a change, if it is allowed.
+    pub fn after(&self, change: &VoterChange) -> Result<Self, VoterChangeError> {
+        change.check(&self.0)?;
+        Ok(Self(change.apply(&self.0)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use super::super::types::node_id;
     use super::*;
 
     fn node(directory: u128) -> VoterNode {

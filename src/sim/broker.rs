@@ -114,8 +114,11 @@ impl World {
         ] {
             self.schedule_timer(node, delay_ms, timer);
         }
-        for leader in super::world::NODES.into_iter().filter(|id| *id != node) {
-            self.schedule_timer(node, 5, Timer::Fetch(leader));
+        let hosts = self.plan.hosts;
+        if hosts.contains(&node) {
+            for leader in hosts.into_iter().filter(|id| *id != node) {
+                self.schedule_timer(node, 5, Timer::Fetch(leader));
+            }
         }
     }
 
@@ -160,7 +163,7 @@ impl World {
         }
         let mut changes = MetadataDelta::default();
         for batch in &batches {
-            for record in &*batch.records {
+            for record in &*batch.entry.records {
                 broker
                     .image
                     .apply(record, &mut changes)

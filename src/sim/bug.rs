@@ -29,10 +29,18 @@ pub enum Bug {
     FencesWithoutShrinking,
     /// A controller that was deposed goes on committing.
     DeposedControllerCommits,
+    /// A voter that lost its disk votes on as if it were the same replica (KIP-853).
+    LostDiskKeepsItsVote,
+    /// The leader takes a change of the voters before the last one is committed.
+    ChangesVotersAtOnce,
+    /// The leader counts the majority of the voters that it began with.
+    CountsFormerMajority,
+    /// A candidate counts the votes of voters that were removed.
+    CountsRemovedVoters,
 }
 
 impl Bug {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::TruncatesToHighWatermark,
         Self::IgnoresDivergence,
         Self::StopsCleanlyWithoutSync,
@@ -46,6 +54,10 @@ impl Bug {
         Self::AcceptsStaleIsr,
         Self::FencesWithoutShrinking,
         Self::DeposedControllerCommits,
+        Self::LostDiskKeepsItsVote,
+        Self::ChangesVotersAtOnce,
+        Self::CountsFormerMajority,
+        Self::CountsRemovedVoters,
     ];
 }
 

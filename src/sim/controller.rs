@@ -12,11 +12,13 @@ use super::NodeId;
 use super::bug::Bug;
 use super::messages::{ControllerAnswer, ControllerRequest, Event, Message, RequestId, Timer};
 use super::oracle::Checked;
-use super::world::{NODES, World};
+use super::quorum::Entry;
+use super::world::{Plan, World};
 use crate::controller::pure::{self, Heartbeats, Periodic};
 use crate::controller::{Rng, Turn};
 use crate::metadata::{MetadataDelta, MetadataImage};
 use crate::protocol::metadata_records::{ConfigRecord, MetadataRecord};
+use crate::quorum::pure::Voters;
 use crate::types::LeaderEpoch;
 
 /// How often a controller looks for stale brokers and periodic tasks.
@@ -28,7 +30,7 @@ const ELECTION_TIMEOUT_MS: i64 = 250;
 
 /// The controller of a node that was elected, until it notices that it is not any more.
 pub struct Active {
-    epoch: LeaderEpoch,
+    pub(super) epoch: LeaderEpoch,
     /// Includes what is proposed.
     image: MetadataImage,
     heartbeats: Heartbeats,
@@ -37,59 +39,66 @@ pub struct Active {
     in_flight: VecDeque<Proposal>,
 }
 
-/// Records on their way to a majority, and the answer that waits for them.
+/// What is on its way to a majority, and the answer that waits for it and all before.
 struct Proposal {
-    records: Vec<MetadataRecord>,
+    entry: Option<Entry>,
     reply: Option<(NodeId, RequestId, ControllerAnswer)>,
 }
 
-impl World {
-    /// Voters that hear `node`, itself included, are a majority.
-    fn has_majority(&self, node: NodeId) -> bool {
-        let hears =
-            |other: &&NodeId| self.is_running(**other) && self.network.connects(node, **other);
-        self.is_running(node) && NODES.iter().filter(hears).count() > NODES.len() / 2
+impl Active {
+    /// Whether the oldest proposal is an entry of the log.
+    pub(super) fn proposes_entry(&self) -> bool {
+        let first = self.in_flight.front();
+        first.is_some_and(|proposal| proposal.entry.is_some())
     }
+}
 
+impl World {
     pub(super) fn on_quorum_tick(&mut self) -> Checked {
         self.schedule(QUORUM_TICK_MS, Event::Quorum);
-        // A leader that was restarted is one no more.
-        let leads = |leader| self.has_majority(leader) && self.active(leader).is_some();
-        if self.quorum.leader.is_some_and(leads) {
+        // A leader that was restarted is one no more, and one that was removed hands over.
+        let leads = |leader| self.has_majority(leader, 0) && self.active(leader).is_some();
+        let hands_over = self.quorum.leader.is_some_and(|id| !self.is_voter(id));
+        if let Some(leader) = self.quorum.leader.filter(|id| leads(*id) && !hands_over) {
             self.quorum.silent_since_ms = None;
-            return Ok(());
+            self.replicate(leader);
+            return self.check_rivals(leader);
         }
         let since_ms = *self.quorum.silent_since_ms.get_or_insert(self.now_ms);
-        if self.quorum.leader.is_some() && self.now_ms - since_ms < ELECTION_TIMEOUT_MS {
+        let waits = self.quorum.leader.is_some() && !hands_over;
+        if waits && self.now_ms - since_ms < ELECTION_TIMEOUT_MS {
             return Ok(());
         }
-        let first = self.rng.below(NODES.len());
-        let candidates = (0..NODES.len()).map(|at| NODES[(first + at) % NODES.len()]);
-        let Some(elected) = candidates.into_iter().find(|node| self.has_majority(*node)) else {
+        let nodes = self.plan.nodes;
+        let first = self.rng.below(nodes.len());
+        let mut candidates = (0..nodes.len()).map(|at| nodes[(first + at) % nodes.len()]);
+        let Some(elected) = candidates.find(|node| self.wins_election(*node, None)) else {
             return Ok(());
         };
-        self.commit_orphans()?;
+        if !self.plan.changes_voters {
+            self.commit_orphans()?;
+        }
         self.quorum.epoch += 1;
         self.quorum.leader = Some(elected);
         self.quorum.silent_since_ms = None;
+        if self.plan.changes_voters {
+            self.take_over(elected)?;
+        }
         self.activate(elected);
         Ok(())
     }
 
     /// Some of what the old leader proposed may have reached the new one: then it is committed, whoever was told.
     fn commit_orphans(&mut self) -> Checked {
-        let (epoch, leader) = (self.quorum.epoch, self.quorum.leader);
+        let leader = self.quorum.leader;
         let Some(active) = leader.and_then(|leader| self.active(leader)) else {
             return Ok(());
         };
-        let orphans = active
-            .in_flight
-            .iter()
-            .map(|proposal| proposal.records.clone());
-        let orphans: Vec<_> = orphans.filter(|records| !records.is_empty()).collect();
+        let proposals = active.in_flight.iter();
+        let orphans: Vec<_> = proposals.filter_map(|it| it.entry.clone()).collect();
         let survive = self.rng.below(orphans.len() + 1);
-        for records in orphans.into_iter().take(survive) {
-            self.commit(epoch, records)?;
+        for entry in orphans.into_iter().take(survive) {
+            self.commit(entry)?;
         }
         Ok(())
     }
@@ -161,9 +170,34 @@ impl World {
                 .expect("a handler's records fit the image that it saw");
         }
         active.image.last_offset += records.len() as i64;
-        let epoch = active.epoch;
-        active.in_flight.push_back(Proposal { records, reply });
-        self.schedule_commit(node, epoch);
+        let entry = if records.is_empty() {
+            None
+        } else {
+            self.append_entry(node, records.into(), None)
+        };
+        self.enqueue(node, entry, reply);
+    }
+
+    /// The voters are an entry of the log as well.
+    pub(super) fn propose_voters(&mut self, node: NodeId, voters: Arc<Voters>) {
+        let entry = self.append_entry(node, Arc::new([]), Some(voters));
+        if let Some(active) = self.active_mut(node) {
+            active.image.last_offset += 1;
+        }
+        self.enqueue(node, entry, None);
+    }
+
+    fn enqueue(
+        &mut self,
+        node: NodeId,
+        entry: Option<Entry>,
+        reply: Option<(NodeId, RequestId, ControllerAnswer)>,
+    ) {
+        if let Some(active) = self.active_mut(node) {
+            let epoch = active.epoch;
+            active.in_flight.push_back(Proposal { entry, reply });
+            self.schedule_commit(node, epoch);
+        }
     }
 
     fn schedule_commit(&mut self, node: NodeId, epoch: LeaderEpoch) {
@@ -189,7 +223,7 @@ impl World {
             self.resign(node);
             return Ok(());
         }
-        if !deposed && !self.has_majority(node) {
+        if !deposed && !self.reaches_majority(node) {
             self.schedule_commit(node, epoch);
             return Ok(());
         }
@@ -199,8 +233,8 @@ impl World {
         let Some(proposal) = proposal else {
             return Ok(());
         };
-        if !proposal.records.is_empty() {
-            self.commit(epoch, proposal.records)?;
+        if let Some(entry) = proposal.entry {
+            self.commit(entry)?;
         }
         if let Some((to, request, answer)) = proposal.reply {
             self.send(node, to, Message::FromController(request, answer));
@@ -215,10 +249,11 @@ impl World {
         }
     }
 
-    /// A batch is on a majority: it is part of the history for good.
-    fn commit(&mut self, epoch: LeaderEpoch, records: Vec<MetadataRecord>) -> Checked {
+    /// An entry is on a majority: it is part of the history for good.
+    pub(super) fn commit(&mut self, entry: Entry) -> Checked {
+        self.check_voters(&entry.voters)?;
         let mut changes = MetadataDelta::default();
-        for record in &records {
+        for record in &*entry.records {
             if let MetadataRecord::RegisterBroker(broker) = record {
                 self.registration_committed(broker.broker_id);
             }
@@ -228,9 +263,8 @@ impl World {
                 )));
             }
         }
-        let batch = self.quorum.commit(records);
-        self.committed.last_offset = batch.last_offset;
-        self.committed.epoch = epoch;
+        self.committed.epoch = entry.epoch;
+        self.committed.last_offset = self.quorum.commit(entry);
         let brokers = !changes.brokers_changed.is_empty();
         self.check_registrations(&changes, brokers)
     }
@@ -331,11 +365,12 @@ impl World {
         let plan = self.plan;
         let records = self.turn(node, |turn, _| {
             let image = turn.image;
-            let all = NODES.iter().all(|id| image.cluster.is_active(*id));
+            let mut hosts = plan.hosts.iter();
+            let all = hosts.all(|id| image.cluster.is_active(*id));
             if !all || !image.topics.is_empty() {
                 return Vec::new();
             }
-            let mut records = pure::create_topics(turn, &creation(plan.partitions)).records;
+            let mut records = pure::create_topics(turn, &creation(plan)).records;
             let minimum = ConfigRecord {
                 resource_type: 2,
                 resource_name: TOPIC.into(),
@@ -353,10 +388,10 @@ impl World {
 
 const TOPIC: &str = "t";
 
-fn creation(partitions: i32) -> CreateTopicsRequest {
-    let assignments = (0..partitions).map(|index| {
-        let mut replicas: Vec<_> = NODES.iter().copied().map(WireBrokerId).collect();
-        replicas.rotate_left(index as usize % NODES.len());
+fn creation(plan: Plan) -> CreateTopicsRequest {
+    let assignments = (0..plan.partitions).map(|index| {
+        let mut replicas: Vec<_> = plan.hosts.into_iter().map(WireBrokerId).collect();
+        replicas.rotate_left(index as usize % plan.hosts.len());
         CreatableReplicaAssignment::default()
             .with_partition_index(index)
             .with_broker_ids(replicas)

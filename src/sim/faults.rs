@@ -2,7 +2,7 @@
 
 use super::NodeId;
 use super::messages::Event;
-use super::world::{NODES, World};
+use super::world::World;
 
 /// A fault, without the node that it hits: that is chosen when it strikes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,10 @@ pub enum Fault {
     Deafen,
     /// One link fails.
     Part,
+    /// The nodes fall apart into two groups.
+    Split,
+    /// kill -9, and `metadata.log.dir` is on a disk of its own that fails.
+    LoseMetadata,
 }
 
 /// Kills are as likely as all the rest.
@@ -40,11 +44,37 @@ const FAULTS: [Fault; 12] = [
     Fault::Part,
 ];
 
+/// What is hard on a quorum whose voters change.
+const VOTERS_FAULTS: [Fault; 16] = [
+    Fault::Kill,
+    Fault::Kill,
+    Fault::KillAll,
+    Fault::PowerFailure,
+    Fault::Stop,
+    Fault::Freeze,
+    Fault::Freeze,
+    Fault::Isolate,
+    Fault::Isolate,
+    Fault::Deafen,
+    Fault::Part,
+    Fault::Split,
+    Fault::Split,
+    Fault::LoseMetadata,
+    Fault::LoseMetadata,
+    Fault::LoseMetadata,
+];
+
 impl World {
-    /// Lets `count` faults strike between now and `until_ms`.
-    pub(super) fn schedule_faults(&mut self, count: usize, until_ms: i64) {
+    /// Lets some faults strike between now and `until_ms`.
+    pub(super) fn schedule_faults(&mut self, until_ms: i64) {
+        let (faults, least): (&[Fault], _) = if self.plan.changes_voters {
+            (&VOTERS_FAULTS, 8)
+        } else {
+            (&FAULTS, 3)
+        };
+        let count = least + self.rng.below(8);
         for _ in 0..count {
-            let fault = FAULTS[self.rng.below(FAULTS.len())];
+            let fault = faults[self.rng.below(faults.len())];
             let delay_ms = self.rng.below((until_ms - self.now_ms) as usize) as i64;
             self.schedule(delay_ms, Event::Fault(fault));
         }
@@ -64,16 +94,23 @@ impl World {
         if !leaders.is_empty() && self.rng.below(2) == 0 {
             return leaders[self.rng.below(leaders.len())];
         }
-        NODES[self.rng.below(NODES.len())]
+        self.plan.nodes[self.rng.below(self.plan.nodes.len())]
     }
 
     pub(super) fn on_fault(&mut self, fault: Fault) {
         let node = self.victim();
         self.note(format_args!("FAULT {fault:?} of {node}"));
-        let others = NODES.into_iter().filter(|other| *other != node);
+        let nodes = self.plan.nodes.iter().copied();
+        let others = nodes.clone().filter(|other| *other != node);
         match fault {
-            Fault::Kill => self.kill(node),
-            Fault::KillAll => NODES.into_iter().for_each(|node| self.kill(node)),
+            Fault::Kill => {
+                self.kill(node);
+            }
+            Fault::KillAll => {
+                for node in nodes {
+                    self.kill(node);
+                }
+            }
             Fault::PowerFailure => self.fail_power(node),
             Fault::Stop => {
                 let now_ms = self.now_ms;
@@ -96,29 +133,57 @@ impl World {
                 self.network.block(node, other);
                 self.network.block(other, node);
             }
+            Fault::Split => self.split(),
+            Fault::LoseMetadata => self.lose_metadata(node),
         }
-        if matches!(fault, Fault::Isolate | Fault::Deafen | Fault::Part) {
+        if matches!(
+            fault,
+            Fault::Isolate | Fault::Deafen | Fault::Part | Fault::Split
+        ) {
             let delay_ms = 100 + self.rng.below(900) as i64;
             self.schedule(delay_ms, Event::HealNetwork);
         }
     }
 
+    fn split(&mut self) {
+        let nodes = self.plan.nodes;
+        let group = nodes.iter().copied().filter(|_| self.rng.below(2) == 0);
+        let group: Vec<NodeId> = group.collect();
+        let is_in = |node: &NodeId| group.contains(node);
+        for a in nodes.iter().filter(|node| is_in(node)) {
+            for b in nodes.iter().filter(|node| !is_in(node)) {
+                self.network.block(*a, *b);
+                self.network.block(*b, *a);
+            }
+        }
+    }
+
     /// A crash: the controller takes the node for one that may have lost records. While another one really has, that would
-    /// be more than acks=all is made for.
-    fn kill(&mut self, node: NodeId) {
+    /// be more than acks=all is made for. Whether a process ended.
+    fn kill(&mut self, node: NodeId) -> bool {
         if self
             .nodes
             .iter()
             .any(|(id, other)| *id != node && other.lost_records)
         {
-            return;
+            return false;
         }
-        if self.end_process(node) {
+        let ends = self.end_process(node);
+        if ends {
             let disk = self.nodes.get_mut(&node).expect("all exist");
             disk.is_recovering = true;
             disk.is_unregistered = true;
             let delay_ms = 20 + self.rng.below(600) as i64;
             self.schedule(delay_ms, Event::Restart(node));
+        }
+        ends
+    }
+
+    /// The quorum survives that while a majority has its disks.
+    fn lose_metadata(&mut self, node: NodeId) {
+        if self.can_lose_metadata(node) && self.kill(node) {
+            self.note(format_args!("{node} loses its metadata disk"));
+            self.quorum.lose_disk(node);
         }
     }
 

@@ -125,6 +125,8 @@ pub enum Event {
     },
     /// The voters look whether they hear their leader.
     Quorum,
+    /// Somebody has a voter added or removed.
+    ChangeVoters,
     Client(usize),
     Fault(Fault),
     Restart(NodeId),

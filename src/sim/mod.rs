@@ -6,10 +6,12 @@
 //! |---|---|
 //! | `partition::PartitionState`, truncation, `log::LeaderEpochCache`, `log::ProducerState` | a log is a list of entries and how much of it is synced |
 //! | the controller's handlers, `metadata::MetadataImage` | consensus: a list of committed batches and who may append to it |
+//! | `quorum::VoterChange`: who may come or go, who votes then | votes, and what each node has of the metadata log |
 //!
 //! ```text
 //!   faults.rs --> World (world.rs): time, events --> broker.rs, fetching.rs   each node's broker
 //!                        |                       --> controller.rs            each node's controller
+//!                        |                       --> membership.rs            voters, elections, lost disks
 //!                        |                       --> client.rs                idempotent producers, acks=all
 //!                        `--> Oracle (oracle.rs): the invariants
 //! ```
@@ -20,6 +22,7 @@ mod client;
 mod controller;
 mod faults;
 mod fetching;
+mod membership;
 mod messages;
 mod network;
 mod oracle;
@@ -37,7 +40,7 @@ pub use world::{Outcome, run};
 
 use crate::types::BrokerId;
 
-/// A node runs a broker and a controller, as `process.roles=broker,controller`.
+/// A node runs a broker and a controller, as `process.roles=broker,controller`. Who is no voter observes the metadata log.
 type NodeId = BrokerId;
 
 /// Index of a partition of the one topic.

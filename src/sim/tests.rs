@@ -28,6 +28,35 @@ fn a_seed_tells_the_same_story_twice() {
     );
 }
 
+/// Of every third seed's world: its voters change.
+#[test]
+fn voters_come_and_go_and_lose_their_disks() {
+    let traces: String = (0..8)
+        .map(|nth| run(nth * 3 + 2, None, true).trace)
+        .collect();
+    for event in [
+        "proposes voters [1, 2, 3, 4] instead of [1, 2, 3]",
+        "proposes voters [1, 2] instead of [1, 2, 3]",
+        "loses its metadata disk",
+    ] {
+        assert!(traces.contains(event), "never: {event}");
+    }
+}
+
+#[test]
+fn planted_bugs_of_membership_are_found() {
+    for (bug, invariant) in [
+        (Bug::LostDiskKeepsItsVote, "LeaderCompleteness"),
+        (Bug::ChangesVotersAtOnce, "SingleVoterChange"),
+        (Bug::CountsRemovedVoters, "ElectionSafety"),
+    ] {
+        let mut seeds = (2..100).step_by(3);
+        let found = seeds.find_map(|seed| run(seed, Some(bug), false).violation);
+        let what = found.map_or_else(String::new, |violation| violation.0);
+        assert!(what.starts_with(invariant), "{bug:?}: {what}");
+    }
+}
+
 /// Rule: truncation, retries
 #[test]
 fn planted_bugs_are_found() {

@@ -23,12 +23,17 @@ use crate::metadata::{MetadataImage, TopicImage};
 use crate::partition::PartitionState;
 use crate::types::Uuid;
 
-pub const NODES: [NodeId; 3] = [1, 2, 3];
+/// All nodes of the bigger world. The smaller one has the first three.
+const NODES: [NodeId; 5] = [1, 2, 3, 4, 5];
+/// Who votes at first.
+const VOTERS: [NodeId; 3] = [1, 2, 3];
 pub const CLUSTER_ID: &str = "simulated-cluster";
 /// Faults strike until then.
 const FAULTS_UNTIL_MS: i64 = 4_000;
 /// Everything must have healed by then.
 const END_MS: i64 = 20_000;
+/// When the first voter comes or goes.
+const FIRST_CHANGE_MS: i64 = 500;
 /// More events than any story takes.
 const EVENTS_MAX: u64 = 100_000;
 /// How often the end looks whether all is well.
@@ -39,6 +44,11 @@ const SETTLE_MS: i64 = 100;
 pub struct Plan {
     pub partitions: i32,
     pub min_insync_replicas: usize,
+    pub nodes: &'static [NodeId],
+    /// The brokers that have the partitions.
+    pub hosts: [NodeId; 3],
+    /// Voters come and go, and lose their disks; consensus is modelled node by node. Else all nodes vote, and stay.
+    pub changes_voters: bool,
     pub bug: Option<Bug>,
 }
 
@@ -145,6 +155,15 @@ pub fn run(seed: u64, bug: Option<Bug>, keeps_trace: bool) -> Outcome {
     }
 }
 
+/// Of three seeds two are of partitions on three nodes, as they always were; the third is of five nodes whose voters change. And
+/// which of its world it is.
+fn world_of(seed: u64) -> (bool, u64) {
+    match seed % 3 {
+        2 => (true, seed / 3),
+        first => (false, seed / 3 * 2 + first),
+    }
+}
+
 fn settings() -> Arc<Settings> {
     static SETTINGS: OnceLock<Arc<Settings>> = OnceLock::new();
     let load = || {
@@ -169,7 +188,13 @@ fn settings() -> Arc<Settings> {
 
 impl World {
     fn new(seed: u64, bug: Option<Bug>, keeps_trace: bool) -> Self {
-        let mut rng = Rng::new([seed | 1 << 63, 0x9E37_79B9, seed.rotate_left(17) | 1, 7]);
+        let (changes_voters, of_world) = world_of(seed);
+        let mut rng = Rng::new([
+            of_world | 1 << 63,
+            0x9E37_79B9,
+            of_world.rotate_left(17) | 1,
+            7,
+        ]);
         for _ in 0..8 {
             rng.next_u64();
         }
@@ -177,6 +202,13 @@ impl World {
             partitions: 1 + rng.below(2) as i32,
             // With one replica enough for acks=all, no machine may lose anything: a quarter of the seeds.
             min_insync_replicas: if rng.below(4) == 0 { 1 } else { 2 },
+            nodes: if changes_voters { &NODES } else { &VOTERS },
+            hosts: if changes_voters {
+                [[1, 2, 3], [2, 3, 4], [3, 4, 5], [4, 5, 1]][rng.below(4)]
+            } else {
+                VOTERS
+            },
+            changes_voters,
             bug,
         };
         let network = Network::new([0, 0, 5, 30][rng.below(4)]);
@@ -184,7 +216,7 @@ impl World {
             now_ms: 0,
             plan,
             network,
-            quorum: Quorum::default(),
+            quorum: Quorum::new(plan.nodes, &VOTERS),
             committed: MetadataImage::default(),
             nodes: BTreeMap::new(),
             clients: Vec::new(),
@@ -201,7 +233,7 @@ impl World {
     }
 
     fn begin(&mut self) {
-        for node in NODES {
+        for node in self.plan.nodes.iter().copied() {
             let clock_offset_ms = self.rng.below(1_000_000) as i64;
             self.nodes.insert(
                 node,
@@ -213,14 +245,16 @@ impl World {
             self.start_process(node);
         }
         self.schedule(0, Event::Quorum);
+        if self.plan.changes_voters {
+            self.schedule(FIRST_CHANGE_MS, Event::ChangeVoters);
+        }
         for index in 0..3 {
             let partition = index % self.plan.partitions;
             let records = 30 + self.rng.below(60);
             self.clients.push(Producer::new(partition, records));
             self.schedule(300, Event::Client(index as usize));
         }
-        let faults = 3 + self.rng.below(8);
-        self.schedule_faults(faults, FAULTS_UNTIL_MS);
+        self.schedule_faults(FAULTS_UNTIL_MS);
     }
 
     fn live(&mut self, events: &mut u64) -> Checked {
@@ -253,7 +287,7 @@ impl World {
         self.note(format_args!("all is healed"));
         self.network.heal();
         self.network.lost_per_mille = 0;
-        for node in NODES {
+        for node in self.plan.nodes.iter().copied() {
             self.nodes
                 .get_mut(&node)
                 .expect("all exist")
@@ -262,7 +296,7 @@ impl World {
         }
     }
 
-    /// Whether every producer is done, everybody in sync, and all logs are the same.
+    /// Whether every producer is done, everybody in sync and up, and all logs are the same.
     fn settled(&self) -> Checked {
         let left: usize = self.clients.iter().map(|client| client.left).sum();
         if left > 0 {
@@ -270,9 +304,10 @@ impl World {
                 "Progress: {left} records are not acknowledged at the end"
             )));
         }
+        self.quorum_settled()?;
         for topic in self.committed.topics.iter() {
             for (index, registration) in &topic.partitions {
-                if registration.isr.len() < NODES.len() {
+                if registration.isr.len() < self.plan.hosts.len() {
                     return Err(Violation(format!(
                         "Progress: the ISR of {index} is {:?} at the end",
                         registration.isr
@@ -310,6 +345,7 @@ impl World {
                 }
             }
             Event::Quorum => return self.on_quorum_tick(),
+            Event::ChangeVoters => return self.on_change_voters(),
             Event::Client(index) => self.on_client_timer(index),
             Event::Fault(fault) if self.now_ms < FAULTS_UNTIL_MS => self.on_fault(fault),
             Event::Fault(_) => {}
@@ -503,6 +539,9 @@ impl World {
 
     /// The machine loses power: of each log some of what was not synced.
     pub fn lose_unsynced(&mut self, node: NodeId) {
+        if !self.plan.hosts.contains(&node) {
+            return;
+        }
         for index in 0..self.plan.partitions {
             let unsynced = self.log_mut(node, index).unsynced_count();
             let lost = self.rng.below(unsynced + 1);
@@ -561,14 +600,14 @@ impl World {
 
     /// Who is in every ISR has everything back.
     fn find_healed(&mut self) {
-        for node in NODES {
+        for node in self.plan.nodes.iter().copied() {
             let disk = &self.nodes[&node];
             if !disk.is_recovering || disk.is_unregistered || disk.process.is_none() {
                 continue;
             }
             let is_in_sync = |topic: &TopicImage| {
                 let mut partitions = topic.partitions.values();
-                partitions.all(|registration| registration.isr.contains(&node))
+                partitions.all(|it| it.isr.contains(&node) || !it.replicas.contains(&node))
             };
             let is_healed = self.committed.topics.iter().all(is_in_sync);
             if is_healed {
