@@ -39,16 +39,12 @@ impl ReplicaManager {
             let here = in_dir(&partitions, dir);
             let fingerprint = fingerprint(&here, offset);
             let key = (dir.path().to_owned(), kind.file_name());
-            let mut written = self
-                .checkpointed
-                .lock()
-                .expect("the map is changed without panics");
-            if written.get(&key) == Some(&fingerprint) {
+            if self.checkpointed().get(&key) == Some(&fingerprint) {
                 continue;
             }
             match dir.write_checkpoint(kind, &offsets(&here, offset)) {
                 Ok(()) => {
-                    written.insert(key, fingerprint);
+                    self.checkpointed().insert(key, fingerprint);
                 }
                 Err(error) => error!(dir = %dir.path().display(), %error, "checkpoint not written"),
             }

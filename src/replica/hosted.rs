@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use arc_swap::ArcSwap;
 use tracing::{error, info, warn};
@@ -56,7 +56,7 @@ pub struct ReplicaManager {
     pub(super) trash: Trash,
     quotas: ReplicationQuotas,
     /// The fingerprint of what each checkpoint file holds.
-    pub(super) checkpointed: Mutex<HashMap<CheckpointFile, u64>>,
+    checkpointed: Mutex<HashMap<CheckpointFile, u64>>,
 }
 
 /// A checkpoint file: its log directory and its name.
@@ -119,6 +119,12 @@ impl ReplicaManager {
     /// The controller registered this incarnation.
     pub fn set_broker_epoch(&self, broker_epoch: i64) {
         self.broker_epoch.store(broker_epoch, Ordering::Relaxed);
+    }
+
+    pub(super) fn checkpointed(&self) -> MutexGuard<'_, HashMap<CheckpointFile, u64>> {
+        self.checkpointed
+            .lock()
+            .expect("the map is changed without panics")
     }
 
     /// How many threads open and close the logs of a directory.
