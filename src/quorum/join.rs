@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::meta_log::Inner;
 use super::network::{RaftRequest, RaftResponse};
@@ -116,6 +116,13 @@ async fn ask_everybody(inner: &Inner, joining: &Joining, as_voter: bool) {
             info!(host, port, as_voter, "joined the metadata quorum");
             return;
         }
+    }
+    if as_voter {
+        let asked = inner.asked.text();
+        warn!(
+            asked,
+            "not let into the metadata quorum as a voter, asking again; its leader says why"
+        );
     }
 }
 

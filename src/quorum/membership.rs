@@ -174,12 +174,15 @@ impl Inner {
         node: VoterNode,
         as_voter: bool,
     ) -> bool {
-        let admitted = if as_voter {
-            self.add_in_its_place(node_id, node).await
-        } else {
-            self.add_observer(node_id, &node).await
-        };
-        admitted.is_ok()
+        if !as_voter {
+            return self.add_observer(node_id, &node).await.is_ok();
+        }
+        match self.add_in_its_place(node_id, node).await {
+            Ok(()) => return true,
+            Err(VoterChangeError::NotLeader) => {}
+            Err(error) => warn!(node_id, %error, "a controller is not let in as a voter"),
+        }
+        false
     }
 
     /// Makes a controller a voter, for what it was before it lost its disk.

@@ -38,7 +38,7 @@ impl Asked {
     }
 
     /// For people.
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let asked = lock(&self.0);
         let asked = asked.iter().map(|(at, outcome)| {
             if outcome.contains(at) {
