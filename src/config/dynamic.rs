@@ -44,7 +44,7 @@ const LISTENER_LIMITS: &[&str] = &[
     "num.network.threads",
 ];
 
-/// What the space for local segments may not be above, with the value of the latter that is no limit.
+/// What may not be above what.
 const LOCAL_RETENTION: &[(&str, &str)] = &[
     ("local.retention.ms", "retention.ms"),
     ("local.retention.bytes", "retention.bytes"),
@@ -226,7 +226,9 @@ impl Config {
 
     /// What each listener has of `LISTENER_LIMITS` (`ListenerConnectionQuota`, `DataPlaneAcceptor`).
     fn check_listener_limits(&self, next: &Config) -> Result<(), String> {
-        for listener in next.broker_listeners() {
+        let is_open = |name: &str| self.broker_listeners().any(|it| it.listener_name == name);
+        let kept = next.broker_listeners();
+        for listener in kept.filter(|it| is_open(&it.listener_name)) {
             for name in LISTENER_LIMITS {
                 let limit = |config: &Config| config.listener_number(&listener.listener_name, name);
                 let (Some(current), Some(wanted)) = (limit(self), limit(next)) else {
@@ -334,20 +336,27 @@ impl Config {
         });
         config.warnings.clone_from(&self.warnings);
         let is_dynamic = |it: &Config| it.dynamic_broker.contains_key("listeners");
-        if (is_dynamic(self) || is_dynamic(&config))
-            && let Ok(wanted) = config.as_started()
-        {
-            config.listeners = wanted.listeners;
-            for listener in &mut config.listeners {
-                // What is open stays where it is.
-                let mut open = self.listeners.iter();
-                if let Some(open) = open.find(|it| it.listener_name == listener.listener_name) {
-                    listener.clone_from(open);
+        if is_dynamic(self) || is_dynamic(&config) {
+            match config.as_started() {
+                Ok(wanted) => config.take_listeners(wanted),
+                Err(error) => {
+                    tracing::error!(%error, "the dynamic config listeners is not applied");
                 }
             }
-            config.listener_security_protocol_map = wanted.listener_security_protocol_map;
         }
         config
+    }
+
+    /// What is open stays where it is.
+    fn take_listeners(&mut self, wanted: Config) {
+        let open = std::mem::replace(&mut self.listeners, wanted.listeners);
+        for listener in &mut self.listeners {
+            let mut open = open.iter();
+            if let Some(open) = open.find(|it| it.listener_name == listener.listener_name) {
+                listener.clone_from(open);
+            }
+        }
+        self.listener_security_protocol_map = wanted.listener_security_protocol_map;
     }
 }
 

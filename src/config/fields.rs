@@ -89,7 +89,7 @@ macro_rules! config_fields {
             $(pub $field: $type,)*
             /// Where to listen; a port 0 is replaced by the bound one by the server.
             pub listeners: Vec<Endpoint>,
-            /// What brokers and controllers tell others to connect to; in the order of `listeners`.
+            /// What brokers and controllers tell others to connect to.
             pub advertised_listeners: Vec<Endpoint>,
             pub listener_security_protocol_map: BTreeMap<String, SecurityProtocol>,
             pub inter_broker_listener_name: String,
