@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::connection_quota::ConnectionQuota;
 use super::controller_registration;
 use super::coordinator_log::{CoordinatorLog, GroupElections};
 use super::dynamic_config::DynamicConfig;
@@ -51,7 +52,7 @@ pub enum StartError {
         listener: String,
         protocol: &'static str,
     },
-    #[error("max.connections.per.ip.overrides: {0}")]
+    #[error("max.connections.per.ip.overrides: {0}; write its address, or have its name resolved")]
     UnknownHost(io::Error),
     #[error("{0}")]
     StorageFailed(String),
@@ -94,6 +95,11 @@ impl Broker {
         failures: DirFailures,
     ) -> Result<Self, StartError> {
         let clock = Clock::system();
+        let quotas = [(); 2].map(|()| Arc::new(ConnectionQuota::new(&config)));
+        for quota in &quotas {
+            let looked_up = quota.look_up_hosts(&config).await;
+            looked_up.map_err(StartError::UnknownHost)?;
+        }
         let cluster_id = storage::identify(&config, &log_dirs, clock.wall_ms())?;
         let metadata_shutdown = CancellationToken::new();
         let quorum = Member::start(&config, &cluster_id, &log_dirs, &clock).await?;
@@ -128,9 +134,7 @@ impl Broker {
             tokio::spawn(Arc::clone(&services.replicas).move_replicas());
         }
         // The quorum first: without it the broker cannot register.
-        let mut sockets = Sockets::new(&config, &services, shutdown);
-        let looked_up = sockets.look_up_hosts(&config).await;
-        looked_up.map_err(StartError::UnknownHost)?;
+        let mut sockets = Sockets::new(&config, &services, quotas, shutdown);
         let is_controller =
             |(endpoint, _): &(Endpoint, _)| config.is_controller_listener(&endpoint.listener_name);
         let (controllers, brokers) = listeners.into_iter().partition(is_controller);

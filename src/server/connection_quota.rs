@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ struct State {
     rate: WindowedRate,
     /// At most as many as there are listeners.
     listeners: HashMap<Arc<str>, Listener>,
+    /// Connections in all, also those of listeners that were closed.
+    count: usize,
     /// At most as many as there are connections.
     by_ip: HashMap<IpAddr, usize>,
     overrides: Overrides,
@@ -38,7 +41,8 @@ struct State {
 
 #[derive(Debug)]
 struct Listener {
-    count: usize,
+    /// Its connections have it too: one that is closed and opened again begins anew.
+    count: Arc<AtomicUsize>,
     rate: WindowedRate,
 }
 
@@ -62,7 +66,7 @@ enum Taken {
 #[derive(Debug)]
 pub struct Place {
     quota: Arc<ConnectionQuota>,
-    listener: Arc<str>,
+    of_listener: Arc<AtomicUsize>,
     ip: IpAddr,
 }
 
@@ -74,6 +78,7 @@ impl ConnectionQuota {
             state: Mutex::new(State {
                 rate: WindowedRate::new(windows, window_ms),
                 listeners: HashMap::new(),
+                count: 0,
                 by_ip: HashMap::new(),
                 overrides: Overrides::default(),
             }),
@@ -89,36 +94,38 @@ impl ConnectionQuota {
 
     pub fn add_listener(&self, name: Arc<str>) {
         let rate = WindowedRate::new(self.windows, self.window_ms);
-        let listener = Listener { count: 0, rate };
+        let count = Arc::default();
+        let listener = Listener { count, rate };
         self.state().listeners.entry(name).or_insert(listener);
     }
 
-    /// Its connections, which end, count on for their addresses.
+    /// Its connections, which end, count on for their addresses and in all.
     pub fn remove_listener(&self, name: &str) {
         self.state().listeners.remove(name);
         self.closed.notify_waiters();
     }
 
-    /// Looks up the hosts in `max.connections.per.ip.overrides`, unless they are known. What cannot be looked up is left out.
+    /// Looks up the hosts in `max.connections.per.ip.overrides`, unless they are known. While one cannot be looked up, the former
+    /// overrides hold.
     pub async fn look_up_hosts(&self, config: &Config) -> io::Result<()> {
         let text = &config.max_connections_per_ip_overrides;
         if self.state().overrides.text == *text {
             return Ok(());
         }
         let mut by_ip = HashMap::new();
-        let mut looked_up = Ok(());
         for (host, connections_max) in config.connections_max_by_host() {
             match look_up(&host).await {
                 Ok(ip) => drop(by_ip.insert(ip, connections_max)),
                 Err(error) => {
+                    self.state().overrides.text.clone_from(text);
                     let text = format!("cannot look up {host}: {error}");
-                    looked_up = Err(io::Error::new(error.kind(), text));
+                    return Err(io::Error::new(error.kind(), text));
                 }
             }
         }
         let text = text.clone();
         self.state().overrides = Overrides { text, by_ip };
-        looked_up
+        Ok(())
     }
 
     /// Resolves with a place for a connection from `ip`, as soon as there is one; `None`: the address has too many.
@@ -186,12 +193,13 @@ impl ConnectionQuota {
             return Taken::TooManyFromIp;
         }
         state.by_ip.insert(ip, count + 1);
-        if let Some(own) = state.listeners.get_mut(listener) {
-            own.count += 1;
-        }
+        state.count += 1;
+        let own = state.listeners.get(listener);
+        let of_listener = own.map_or_else(Arc::default, |own| Arc::clone(&own.count));
+        of_listener.fetch_add(1, Ordering::Relaxed);
         Taken::Place(Place {
             quota: Arc::clone(self),
-            listener: Arc::clone(listener),
+            of_listener,
             ip,
         })
     }
@@ -206,22 +214,21 @@ impl State {
     fn is_full(&self, listener: &str, config: &Config) -> bool {
         let max =
             |number: Option<i64>| number.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(0));
-        let own = self.listeners.get(listener).map_or(0, |own| own.count);
+        let own = self.listeners.get(listener);
+        let own = own.map_or(0, |own| own.count.load(Ordering::Relaxed));
         if own >= max(config.listener_number(listener, "max.connections")) {
             return true;
         }
-        let all: usize = self.listeners.values().map(|listener| listener.count).sum();
-        !self.is_protected(listener, config) && all >= max(Some(config.max_connections.into()))
+        !self.is_protected(listener, config)
+            && self.count >= max(Some(config.max_connections.into()))
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.quota.state();
-        if let Some(own) = state.listeners.get_mut(&self.listener) {
-            // A listener that was closed and opened again has forgotten its former connections.
-            own.count = own.count.saturating_sub(1);
-        }
+        state.count -= 1;
+        self.of_listener.fetch_sub(1, Ordering::Relaxed);
         if let Some(count) = state.by_ip.get_mut(&self.ip) {
             *count -= 1;
             if *count == 0 {
@@ -300,7 +307,26 @@ mod tests {
         assert!(matches!(fourth, Taken::Place(_)), "limits change");
         drop((places, other, fourth));
         assert!(quota.state().by_ip.is_empty());
-        assert!(quota.state().listeners.values().all(|own| own.count == 0));
+        assert_eq!(quota.state().count, 0);
+        let counts = quota.state().listeners["X"].count.load(Ordering::Relaxed);
+        assert_eq!(counts, 0);
+    }
+
+    #[test]
+    fn a_listener_that_is_opened_again_does_not_count_its_former_connections() {
+        let limits = config(&[
+            ("max.connections", "3"),
+            ("listener.name.x.max.connections", "1"),
+        ]);
+        let quota = quota(&["X", "Y"], &limits);
+        let former = take(&quota, "X", A, &limits);
+        quota.remove_listener("X");
+        quota.add_listener("X".into());
+        let _own = take(&quota, "X", A, &limits);
+        drop(former);
+        assert!(matches!(take(&quota, "X", A, &limits), Taken::Full));
+        let _other = take(&quota, "Y", A, &limits);
+        assert_eq!(quota.state().count, 2);
     }
 
     #[test]

@@ -21,8 +21,8 @@ const BACKLOG: u32 = 1024;
 /// Rest after a failed accept (no descriptors left): the next try would fail at once too.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// Binds a listening socket. Port 0 lets the system choose. Buffers are as large as the file says (connections have those of
-/// their listener), and else the system's, which grow with the need: Kafka's defaults would only make them smaller.
+/// Binds a listening socket. Port 0 lets the system choose. Buffers are as large as the settings say (connections have those of
+/// their listener), as in Kafka's own `server.properties`. What is not set is left to the system, whose buffers grow with the need.
 pub fn bind(address: SocketAddr, config: &Config) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
@@ -84,7 +84,8 @@ impl Acceptor {
                 }
                 Err(error) => {
                     warn!(listener = %self.name, %error, "accept failed");
-                    tokio::time::sleep(ACCEPT_RETRY).await;
+                    let rest = tokio::time::sleep(ACCEPT_RETRY);
+                    self.shutdown.run_until_cancelled(rest).await;
                 }
             }
         }

@@ -1,7 +1,6 @@
 //! The listeners that are open, what their connections share, and the end of all of them.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,8 +29,8 @@ pub struct Sockets {
     limits: Limits,
     /// Of brokers' and of controllers' listeners.
     quotas: [Arc<ConnectionQuota>; 2],
-    /// What closes each of brokers' listeners with its connections.
-    open: BTreeMap<String, CancellationToken>,
+    /// Brokers' listeners.
+    open: BTreeMap<String, Open>,
     /// Bound addresses by listener name.
     pub addresses: Vec<(String, SocketAddr)>,
     /// Ends listeners, connections and timers.
@@ -39,9 +38,23 @@ pub struct Sockets {
     pub tasks: TaskTracker,
 }
 
+/// A listener that accepts connections, or failed to be opened.
+#[derive(Clone, Default)]
+struct Open {
+    /// Closes it with its connections.
+    stop: CancellationToken,
+    /// Its acceptor: while that runs, the port is taken.
+    acceptor: TaskTracker,
+}
+
 impl Sockets {
     /// `shutdown` ends what is opened here, and whatever else the broker runs for its clients.
-    pub fn new(config: &Config, services: &Arc<Services>, shutdown: CancellationToken) -> Self {
+    pub fn new(
+        config: &Config,
+        services: &Arc<Services>,
+        quotas: [Arc<ConnectionQuota>; 2],
+        shutdown: CancellationToken,
+    ) -> Self {
         let memory =
             usize::try_from(config.queued_max_request_bytes).unwrap_or(REQUEST_MEMORY_BYTES);
         let request_bytes_max = config.socket_request_max_bytes.max(0) as usize;
@@ -52,20 +65,12 @@ impl Sockets {
                 idle_max: idle_max(config.connections_max_idle_ms),
                 memory: connection::memory_pool(memory.max(request_bytes_max)),
             },
-            quotas: [(); 2].map(|()| Arc::new(ConnectionQuota::new(config))),
+            quotas,
             open: BTreeMap::new(),
             addresses: Vec::new(),
             shutdown,
             tasks: TaskTracker::new(),
         }
-    }
-
-    /// Looks up the hosts that have limits of their own.
-    pub async fn look_up_hosts(&self, config: &Config) -> io::Result<()> {
-        for quota in &self.quotas {
-            quota.look_up_hosts(config).await?;
-        }
-        Ok(())
     }
 
     /// Accepts connections of `listeners` from now on.
@@ -79,10 +84,10 @@ impl Sockets {
                     .map(|address| (endpoint.listener_name.clone(), address)),
             );
             let name: Arc<str> = endpoint.listener_name.as_str().into();
-            let shutdown = self.shutdown.child_token();
-            if !is_controller {
-                self.open.insert(endpoint.listener_name, shutdown.clone());
-            }
+            let open = Open {
+                stop: self.shutdown.child_token(),
+                ..Open::default()
+            };
             quota.add_listener(Arc::clone(&name));
             let acceptor = Acceptor {
                 name,
@@ -90,10 +95,14 @@ impl Sockets {
                 services: Arc::clone(&self.services),
                 limits: self.limits.clone(),
                 quota: Arc::clone(quota),
-                shutdown,
+                shutdown: open.stop.clone(),
                 tasks: self.tasks.clone(),
             };
-            self.tasks.spawn(acceptor.run(listener));
+            let accepting = open.acceptor.track_future(acceptor.run(listener));
+            self.tasks.spawn(accepting);
+            if !is_controller {
+                self.open.insert(endpoint.listener_name, open);
+            }
         }
     }
 
@@ -101,7 +110,7 @@ impl Sockets {
     pub async fn follow_config(mut self) {
         let mut changes = self.services.images.watch();
         loop {
-            self.change_listeners(&self.services.config());
+            self.change_listeners(&self.services.config()).await;
             let changed = self.shutdown.run_until_cancelled(changes.changed());
             if !matches!(changed.await, Some(Ok(()))) {
                 return;
@@ -109,19 +118,17 @@ impl Sockets {
         }
     }
 
-    fn change_listeners(&mut self, config: &Config) {
-        let quota = &self.quotas[0];
-        self.open.retain(|name, stop| {
-            let kept = config
-                .broker_listeners()
-                .any(|it| it.listener_name == *name);
-            if !kept {
-                info!(listener = %name, "closing");
-                stop.cancel();
-                quota.remove_listener(name);
-            }
-            kept
-        });
+    async fn change_listeners(&mut self, config: &Config) {
+        let is_wanted = |name: &str| config.broker_listeners().any(|it| it.listener_name == name);
+        let removed = self.open.extract_if(.., |name, _| !is_wanted(name));
+        for (name, open) in removed.collect::<Vec<_>>() {
+            info!(listener = %name, "closing");
+            open.stop.cancel();
+            self.quotas[0].remove_listener(&name);
+            // A listener of another name may take its port.
+            open.acceptor.close();
+            open.acceptor.wait().await;
+        }
         for endpoint in config.broker_listeners() {
             if self.open.contains_key(&endpoint.listener_name) {
                 continue;
@@ -132,7 +139,7 @@ impl Sockets {
                     error!(%error, "the listener that was added cannot be opened");
                     // Not tried again before it is removed.
                     let name = endpoint.listener_name.clone();
-                    self.open.insert(name, CancellationToken::new());
+                    self.open.insert(name, Open::default());
                 }
             }
         }

@@ -33,11 +33,30 @@ fn set_listeners(stream: &mut TcpStream, listeners: Option<String>) {
     assert_eq!(altered.error_code, 0, "{:?}", altered.error_message);
 }
 
+/// A connection that is served, as soon as there is one. Who closes as this comes lets it in and out again.
+fn connect(address: &str) -> TcpStream {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let served = TcpStream::connect(address).and_then(|mut stream| {
+            stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+            stream.write_all(&request(&ApiVersionsRequest::default(), 0, 7))?;
+            let answered = stream.peek(&mut [0])? > 0;
+            Ok(answered.then_some(stream))
+        });
+        if let Ok(Some(mut stream)) = served {
+            assert_eq!(response(&mut stream).0, 7);
+            return stream;
+        }
+        assert!(Instant::now() < deadline, "{served:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 #[test]
 fn a_listener_is_opened_and_closed_with_its_connections() {
     let broker = Fixture::start_with(&[(
         "listener.security.protocol.map",
-        "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,NEW:PLAINTEXT",
+        "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,NEW:PLAINTEXT,OTHER:PLAINTEXT",
     )]);
     let mut stream = broker.connect();
     // Whoever holds the port on one address of this machine keeps others from having it on all.
@@ -46,28 +65,20 @@ fn a_listener_is_opened_and_closed_with_its_connections() {
     let address = format!("127.0.0.6:{port}");
     let all = "PLAINTEXT://127.0.0.1:0,CONTROLLER://127.0.0.1:0";
     set_listeners(&mut stream, Some(format!("{all},NEW://{address}")));
-    let deadline = Instant::now() + Duration::from_secs(20);
-    let mut added = loop {
-        match TcpStream::connect(&address) {
-            Ok(stream) => break stream,
-            Err(error) => assert!(Instant::now() < deadline, "{error}"),
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    };
-    added
-        .set_read_timeout(Some(Duration::from_secs(20)))
-        .expect("timeout is not zero");
-    let versions = request(&ApiVersionsRequest::default(), 0, 7);
-    added.write_all(&versions).expect("sent");
-    assert_eq!(response(&mut added).0, 7);
-    set_listeners(&mut stream, None);
+    let mut added = connect(&address);
+    // Another takes its port.
+    set_listeners(&mut stream, Some(format!("{all},OTHER://{address}")));
     assert!(is_closed(&mut added));
+    let mut other = connect(&address);
+    set_listeners(&mut stream, None);
+    assert!(is_closed(&mut other));
     let deadline = Instant::now() + Duration::from_secs(20);
     while TcpStream::connect(&address).is_ok() {
         assert!(Instant::now() < deadline, "still open");
         std::thread::sleep(Duration::from_millis(10));
     }
     // The others stay.
+    let versions = request(&ApiVersionsRequest::default(), 0, 8);
     stream.write_all(&versions).expect("sent");
-    assert_eq!(response(&mut stream).0, 7);
+    assert_eq!(response(&mut stream).0, 8);
 }
