@@ -57,8 +57,8 @@ fn encode(write: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>) -> Bytes
 /// Version 0, which is all that Kafka writes and its tools read. All voters are reported as granting: openraft does not
 /// tell which did.
 pub(super) fn leader_change(leader_id: BrokerId, membership: &Membership) -> ControlRecord {
-    let voters: Vec<Voter> = membership
-        .voter_ids()
+    let voters: Vec<Voter> = by_node_id(membership)
+        .into_iter()
         .map(|id| Voter {
             voter_id: node_id(id),
             ..Voter::default()
@@ -74,6 +74,13 @@ pub(super) fn leader_change(leader_id: BrokerId, membership: &Membership) -> Con
         ControlRecordType::LeaderChange,
         encode(|out| change.encode(out, 0)),
     )
+}
+
+/// The voters as Kafka's records list them.
+fn by_node_id(membership: &Membership) -> Vec<u64> {
+    let mut voters: Vec<u64> = membership.voter_ids().collect();
+    voters.sort_unstable_by_key(|id| node_id(*id));
+    voters
 }
 
 /// The level that goes with `membership`.
@@ -110,7 +117,7 @@ pub(super) fn voters(membership: &Membership) -> ControlRecord {
     };
     let record = VotersRecord {
         version: 0,
-        voters: membership.voter_ids().map(voter).collect(),
+        voters: by_node_id(membership).into_iter().map(voter).collect(),
     };
     (
         ControlRecordType::KRaftVoters,
