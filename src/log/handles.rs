@@ -82,7 +82,8 @@ impl Handle {
     }
 
     /// Closes the file if nobody used it since the last call; with bytes that are not `durable` only where room is scarce.
-    pub fn release_idle(&self, durable: bool) {
+    /// Whether it stays open.
+    pub fn release_idle(&self, durable: bool) -> bool {
         let mut kept = self.lock();
         let idle = kept
             .as_mut()
@@ -90,5 +91,6 @@ impl Handle {
         if idle && (durable || KEPT.load(Ordering::Relaxed) > kept_max() / 2) {
             *kept = None;
         }
+        kept.is_some()
     }
 }

@@ -103,11 +103,11 @@ impl Log {
             .map_err(|e| self.io_error("read", &path, e))
     }
 
-    /// Closes files that nobody has used since the last call. Call it now and then.
-    pub fn release_idle_files(&self) {
-        self.readers.release_idle();
+    /// Closes files that nobody has used since the last call; whether others stay open. Call it now and then while they do.
+    pub fn release_idle_files(&self) -> bool {
         let durable = self.recovery_point >= self.next_offset;
-        self.active.release_idle_file(durable);
+        let read = self.readers.release_idle();
+        self.active.release_idle_file(durable) || read
     }
 }
 

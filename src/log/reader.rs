@@ -78,10 +78,11 @@ impl Readers {
         self.lock().clear();
     }
 
-    /// Closes those that were not used since the last call.
-    pub fn release_idle(&self) {
-        self.lock()
-            .retain_mut(|kept| std::mem::take(&mut kept.used));
+    /// Closes those that were not used since the last call; whether others stay.
+    pub fn release_idle(&self) -> bool {
+        let mut kept = self.lock();
+        kept.retain_mut(|kept| std::mem::take(&mut kept.used));
+        !kept.is_empty()
     }
 }
 

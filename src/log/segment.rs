@@ -206,8 +206,8 @@ impl ActiveSegment {
     }
 
     /// See [`Handle::release_idle`].
-    pub fn release_idle_file(&self, durable: bool) {
-        self.file.release_idle(durable);
+    pub fn release_idle_file(&self, durable: bool) -> bool {
+        self.file.release_idle(durable)
     }
 
     pub fn close_file(&self) {

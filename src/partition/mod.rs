@@ -12,6 +12,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod throttled;
+mod touched;
 mod truncation;
 mod waiters;
 
@@ -20,14 +21,16 @@ pub use proposals::{IsrProposals, ProposedIsr};
 pub use remote_replica::FollowerFetch;
 pub use replication::{AppendAsFollowerError, FollowerPosition, Replicated};
 pub use state::{ActiveEpochs, Effects, PartitionState, ReplicationRules, Transition};
+pub use touched::{Timer, Touched};
 pub use truncation::{OutOfRange, Truncation, diverging_epoch, out_of_range, truncation};
 pub use waiters::{Committed, FetchWait};
 
 use throttled::Throttled;
+use touched::Waiting;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use tokio::sync::{oneshot, watch};
 use tracing::error;
@@ -53,9 +56,20 @@ pub struct Partition {
     /// The log's directory failed, or the log in it: only a restart brings it back.
     offline: AtomicBool,
     throttled: Throttled,
-    /// Where proposals for the controller go.
-    proposals: Arc<IsrProposals>,
+    broker: Arc<BrokerWide>,
+    /// Timers that are to look at this partition, and what they get to find it.
+    waiting: Waiting,
+    this: Weak<Self>,
     inner: Mutex<Inner>,
+}
+
+/// What the partitions of one broker share.
+#[derive(Debug, Default)]
+pub struct BrokerWide {
+    /// Where proposals for the controller go.
+    pub isr_proposals: IsrProposals,
+    /// What timers have to look at.
+    pub touched: Touched,
 }
 
 struct Inner {
@@ -174,16 +188,18 @@ impl Partition {
         state: PartitionState,
         config: Arc<TopicConfig>,
         metrics: Arc<TopicMetrics>,
-        proposals: Arc<IsrProposals>,
-    ) -> Self {
+        broker: Arc<BrokerWide>,
+    ) -> Arc<Self> {
         let throttled = Throttled::default();
         throttled.update(&config, topic_partition.partition, state.local());
-        Self {
+        Arc::new_cyclic(|this| Self {
             topic_partition,
             topic_id,
             metrics,
             throttled,
-            proposals,
+            broker,
+            waiting: Waiting::default(),
+            this: Weak::clone(this),
             offline: AtomicBool::new(false),
             inner: Mutex::new(Inner {
                 lag_time_max_ms: state.rules().replica_lag_time_max_ms,
@@ -193,7 +209,7 @@ impl Partition {
                 flush: flush::FlushState::default(),
                 config,
             }),
-        }
+        })
     }
 
     /// A partition whose log cannot be had: everybody gets KAFKA_STORAGE_ERROR.
@@ -203,13 +219,15 @@ impl Partition {
         state: PartitionState,
         config: Arc<TopicConfig>,
         metrics: Arc<TopicMetrics>,
-    ) -> Self {
-        Self {
+    ) -> Arc<Self> {
+        Arc::new(Self {
             topic_partition,
             topic_id,
             metrics,
             throttled: Throttled::default(),
-            proposals: Arc::default(),
+            broker: Arc::default(),
+            waiting: Waiting::default(),
+            this: Weak::new(),
             offline: AtomicBool::new(true),
             inner: Mutex::new(Inner {
                 lag_time_max_ms: state.rules().replica_lag_time_max_ms,
@@ -219,14 +237,22 @@ impl Partition {
                 flush: flush::FlushState::default(),
                 config,
             }),
-        }
+        })
     }
 
     pub fn is_offline(&self) -> bool {
         self.offline.load(Ordering::Relaxed)
     }
 
+    /// For what may change anything that a timer looks after.
     fn lock(&self) -> MutexGuard<'_, Inner> {
+        let inner = self.look();
+        self.broker.touched.touch(self);
+        inner
+    }
+
+    /// For what only looks.
+    fn look(&self) -> MutexGuard<'_, Inner> {
         self.inner
             .lock()
             .expect("a panic inside a partition's critical section is not survivable")
@@ -327,27 +353,27 @@ impl Partition {
 
     /// Fails once the log is closed.
     pub fn offsets(&self) -> Result<Offsets, Error> {
-        self.lock().offsets()
+        self.look().offsets()
     }
 
     pub fn is_leader(&self) -> bool {
-        self.lock().state.is_leader()
+        self.look().state.is_leader()
     }
 
     /// Whether a reassignment adds the replica here.
     pub fn is_added_replica(&self) -> bool {
-        let state = &self.lock().state;
+        let state = &self.look().state;
         state.is_adding(state.local())
     }
 
     /// Fails unless this broker leads the partition in the epoch the client knows.
     pub fn check_leader(&self, current_leader_epoch: LeaderEpoch) -> Result<(), Error> {
-        self.lock().state.check_leader(current_leader_epoch)
+        self.look().state.check_leader(current_leader_epoch)
     }
 
     /// OFFSET_NOT_AVAILABLE while this leader's high watermark may be behind what clients were told (KIP-207).
     pub fn check_offsets_known(&self) -> Result<(), Error> {
-        self.lock().state.check_offsets_known()
+        self.look().state.check_offsets_known()
     }
 
     /// DeleteRecords: moves the log start offset; -1 means up to the high watermark. Returns what was asked for, -1 resolved:
@@ -378,21 +404,41 @@ impl Partition {
 
     /// One step of retention: a few of the oldest segments go. Call it until it returns none.
     pub fn delete_old_segments(&self, now_ms: TimestampMs) -> Result<Vec<DeletedSegment>, Error> {
-        let mut inner = self.lock();
+        let mut inner = self.look();
         let inner = &mut *inner;
         let high_watermark = inner.state.high_watermark();
         let log = online(&mut inner.log)?;
-        log.delete_old_segments(high_watermark, now_ms)
-            .map_err(|cause| {
+        match log.delete_old_segments(high_watermark, now_ms) {
+            Ok(deleted) => {
+                if !deleted.is_empty() {
+                    self.broker.touched.touch(self);
+                }
+                Ok(deleted)
+            }
+            Err(cause) => {
                 let error = cause.into();
                 inner.fail(&self.topic_partition, &error);
-                error
-            })
+                Err(error)
+            }
+        }
     }
 
-    /// Runs `f` on the log under the partition's lock: descriptions, flushes, checkpoints. Fails once it is closed.
+    /// Runs `f` on the log under the partition's lock. Fails once it is closed.
     pub fn with_log<R>(&self, f: impl FnOnce(&mut Log) -> R) -> Result<R, Error> {
         online(&mut self.lock().log).map(f)
+    }
+
+    /// As [`Partition::with_log`], for what no timer needs to know of: descriptions, and what timers do.
+    pub fn look_at_log<R>(&self, f: impl FnOnce(&mut Log) -> R) -> Result<R, Error> {
+        online(&mut self.look().log).map(f)
+    }
+
+    /// Closes files that nobody read since the last call; one that is still open is for [`Timer::ReleaseFiles`] again.
+    pub fn release_idle_files(&self) {
+        let inner = self.look();
+        if inner.log.as_ref().is_some_and(Log::release_idle_files) {
+            self.broker.touched.keep(self, Timer::ReleaseFiles);
+        }
     }
 
     /// The record that ListOffsets asks for by its timestamp. Files are read without the lock.
@@ -411,9 +457,9 @@ impl Partition {
         }
     }
 
-    /// As [`Partition::with_log`], with the last stable offset.
-    pub fn with_stable_log<R>(&self, f: impl FnOnce(&mut Log, Offset) -> R) -> Result<R, Error> {
-        let mut inner = self.lock();
+    /// As [`Partition::look_at_log`], with the last stable offset.
+    pub fn look_at_stable_log<R>(&self, f: impl FnOnce(&Log, Offset) -> R) -> Result<R, Error> {
+        let mut inner = self.look();
         let last_stable_offset = inner.offsets()?.last_stable_offset;
         online(&mut inner.log).map(|log| f(log, last_stable_offset))
     }
@@ -450,7 +496,7 @@ impl Partition {
     }
 
     pub fn config(&self) -> Arc<TopicConfig> {
-        Arc::clone(&self.lock().config)
+        Arc::clone(&self.look().config)
     }
 
     /// The topic's configuration changed.

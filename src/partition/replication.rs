@@ -86,7 +86,9 @@ impl Partition {
                 proposal: None,
             }
         });
-        self.proposals.count(before, inner.state.isr().changes());
+        self.broker
+            .isr_proposals
+            .count(before, inner.state.isr().changes());
         match transition {
             Transition::Stale => {}
             Transition::Follower { .. } => {
@@ -110,7 +112,10 @@ impl Partition {
 
     /// Looks for followers that lag; call it every half `replica.lag.time.max.ms`.
     pub fn tick(&self, now_ms: i64) {
-        self.on_event(|state, next_offset| state.on_tick(next_offset, now_ms));
+        // Of one that leads no followers time makes nothing; others are touched by this, and looked at again.
+        if self.look().state.has_followers() {
+            self.on_event(|state, next_offset| state.on_tick(next_offset, now_ms));
+        }
     }
 
     /// The controller answered a proposal of this partition. An unknown error has it sent again.
@@ -120,13 +125,15 @@ impl Partition {
         answer: Result<&CommittedIsr, ErrorCode>,
     ) {
         if answer.is_err() {
-            self.proposals.failed.fetch_add(1, Relaxed);
+            self.broker.isr_proposals.failed.fetch_add(1, Relaxed);
         }
         let mut inner = self.lock();
         let before = inner.state.isr().changes();
         let again = inner
             .on_event(|state, next_offset| state.on_alter_partition(proposal, answer, next_offset));
-        self.proposals.count(before, inner.state.isr().changes());
+        self.broker
+            .isr_proposals
+            .count(before, inner.state.isr().changes());
         drop(inner);
         self.propose(again);
     }
@@ -139,7 +146,7 @@ impl Partition {
     fn propose(&self, proposal: Option<IsrProposal>) {
         let Some(proposal) = proposal else { return };
         info!(tp = %self.topic_partition, isr = ?proposal.isr, "proposing in-sync replicas");
-        self.proposals.push(ProposedIsr {
+        self.broker.isr_proposals.push(ProposedIsr {
             topic_partition: self.topic_partition.clone(),
             topic_id: self.topic_id,
             proposal,
@@ -188,7 +195,7 @@ impl Partition {
 
     /// Who leads, or -1, and in which epoch.
     pub fn leader_and_epoch(&self) -> (BrokerId, LeaderEpoch) {
-        let state = &self.lock().state;
+        let state = &self.look().state;
         (state.leader(), state.leader_epoch())
     }
 
@@ -198,12 +205,12 @@ impl Partition {
         offset: Offset,
         is_near: &dyn Fn(BrokerId) -> bool,
     ) -> Option<BrokerId> {
-        self.lock().state.preferred_read_replica(offset, is_near)
+        self.look().state.preferred_read_replica(offset, is_near)
     }
 
     /// Where this follower fetches; `None` while it leads, or nobody does.
     pub fn follower_position(&self) -> Option<FollowerPosition> {
-        let mut inner = self.lock();
+        let mut inner = self.look();
         let (leader, leader_epoch) = (inner.state.leader(), inner.state.leader_epoch());
         if inner.state.is_leader() || leader < 0 {
             return None;

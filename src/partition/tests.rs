@@ -2,6 +2,7 @@
 
 mod copies;
 mod leader;
+mod touched;
 mod truncation;
 
 use std::time::Duration;
@@ -40,7 +41,7 @@ impl Fixture {
         let dir = tempfile::tempdir().unwrap();
         let recorder = Recorder::watch(dir.path());
         let log_dir = LogDir::open(dir.path()).unwrap();
-        let partition = Arc::new(Partition::new(
+        let partition = Partition::new(
             TopicPartition::new("topic", 0),
             Uuid::from_u128(7),
             Log::open(params(&log_dir, &config)).unwrap(),
@@ -48,7 +49,7 @@ impl Fixture {
             config.clone(),
             Arc::default(),
             Arc::default(),
-        ));
+        );
         partition.apply(&alone(), 0, &|_| None).unwrap();
         Self {
             dir,

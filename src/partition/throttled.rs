@@ -38,6 +38,6 @@ impl Partition {
 
     /// Whether the quota may keep records from a follower: from one in sync never (`ReplicaManager.shouldLeaderThrottle`).
     pub fn may_hold_back(&self, replica_id: BrokerId) -> bool {
-        self.is_leader_throttled() && !self.lock().state.isr().committed().contains(&replica_id)
+        self.is_leader_throttled() && !self.look().state.isr().committed().contains(&replica_id)
     }
 }

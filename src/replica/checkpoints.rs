@@ -8,7 +8,7 @@ use tracing::error;
 
 use super::ReplicaManager;
 use crate::log::{Checkpoint, Log, LogDir, StorageError};
-use crate::partition::Partition;
+use crate::partition::{Partition, Timer};
 use crate::protocol::ErrorCode;
 use crate::types::{Offset, TopicPartition};
 
@@ -17,14 +17,18 @@ type Offsets = BTreeMap<TopicPartition, Offset>;
 impl ReplicaManager {
     /// `replication-offset-checkpoint`: high watermarks.
     pub fn checkpoint_high_watermarks(&self) {
-        self.checkpoint(Checkpoint::HighWatermark, high_watermark);
+        if self.touched().take_any(Timer::CheckpointHighWatermarks) {
+            self.checkpoint(Checkpoint::HighWatermark, high_watermark);
+        }
     }
 
     /// `recovery-point-offset-checkpoint` and `log-start-offset-checkpoint`.
     pub fn checkpoint_logs(&self) {
-        self.checkpoint(Checkpoint::RecoveryPoint, recovery_point);
-        self.checkpoint(Checkpoint::LogStartOffset, log_start_offset);
-        self.checkpoint_cleaner();
+        if self.touched().take_any(Timer::CheckpointLogs) {
+            self.checkpoint(Checkpoint::RecoveryPoint, recovery_point);
+            self.checkpoint(Checkpoint::LogStartOffset, log_start_offset);
+            self.checkpoint_cleaner();
+        }
     }
 
     /// `cleaner-offset-checkpoint`: up to where logs were compacted.
@@ -92,7 +96,7 @@ fn close_dir(
 }
 
 fn in_dir<'a>(partitions: &'a [Arc<Partition>], dir: &Arc<LogDir>) -> Vec<&'a Partition> {
-    let is_here = |p: &&Partition| p.with_log(|log| Arc::ptr_eq(log.log_dir(), dir)) == Ok(true);
+    let is_here = |p: &&Partition| p.look_at_log(|log| Arc::ptr_eq(log.log_dir(), dir)) == Ok(true);
     partitions.iter().map(Arc::as_ref).filter(is_here).collect()
 }
 
@@ -119,18 +123,18 @@ fn high_watermark(partition: &Partition) -> Option<Offset> {
 
 fn recovery_point(partition: &Partition) -> Option<Offset> {
     partition
-        .with_log(|log: &mut Log| log.recovery_point())
+        .look_at_log(|log: &mut Log| log.recovery_point())
         .ok()
 }
 
 fn log_start_offset(partition: &Partition) -> Option<Offset> {
     partition
-        .with_log(|log: &mut Log| log.log_start_to_checkpoint())
+        .look_at_log(|log: &mut Log| log.log_start_to_checkpoint())
         .ok()?
 }
 
 fn cleaner_checkpoint(partition: &Partition) -> Option<Offset> {
     partition
-        .with_log(|log: &mut Log| log.cleaner_checkpoint())
+        .look_at_log(|log: &mut Log| log.cleaner_checkpoint())
         .ok()?
 }

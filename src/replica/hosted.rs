@@ -20,7 +20,9 @@ use crate::metadata::{
     TopicImage,
 };
 use crate::metrics::Metrics;
-use crate::partition::{IsrProposals, Partition, PartitionState, ReplicationRules};
+use crate::partition::{
+    BrokerWide, IsrProposals, Partition, PartitionState, ReplicationRules, Timer, Touched,
+};
 use crate::protocol::{Error, ErrorCode};
 use crate::types::{BrokerId, CLUSTER_METADATA_TOPIC, Offset, TimestampMs, TopicPartition, Uuid};
 
@@ -46,8 +48,8 @@ pub struct ReplicaManager {
     pub(super) clock: Clock,
     metrics: Arc<Metrics>,
     images: Images,
-    /// What leaders here ask the controller for.
-    isr_proposals: Arc<IsrProposals>,
+    /// What the partitions share.
+    broker_wide: Arc<BrokerWide>,
     /// Of this incarnation's registration; -1 before it.
     broker_epoch: AtomicI64,
     hosted: RwLock<Hosted>,
@@ -87,7 +89,7 @@ impl ReplicaManager {
             clock,
             metrics,
             images,
-            isr_proposals: Arc::default(),
+            broker_wide: Arc::default(),
             broker_epoch: AtomicI64::new(-1),
             hosted: RwLock::default(),
             assignments: Assignments::default(),
@@ -137,8 +139,13 @@ impl ReplicaManager {
     }
 
     /// What leaders here ask the controller for.
-    pub fn isr_proposals(&self) -> &Arc<IsrProposals> {
-        &self.isr_proposals
+    pub fn isr_proposals(&self) -> &IsrProposals {
+        &self.broker_wide.isr_proposals
+    }
+
+    /// What timers have to look at.
+    pub(super) fn touched(&self) -> &Touched {
+        &self.broker_wide.touched
     }
 
     pub(super) fn clock(&self) -> &Clock {
@@ -331,10 +338,10 @@ impl ReplicaManager {
             state,
             Arc::clone(&assigned.config),
             metrics,
-            Arc::clone(&self.isr_proposals),
+            Arc::clone(&self.broker_wide),
         );
         self.apply(&partition, &assigned.registration, image);
-        Arc::new(partition)
+        partition
     }
 
     fn new_state(&self, config: &TopicConfig, high_watermark: Offset) -> PartitionState {
@@ -348,13 +355,13 @@ impl ReplicaManager {
     fn start_offline(&self, assigned: &Assigned) -> Arc<Partition> {
         let state = self.new_state(&assigned.config, 0);
         let metrics = self.metrics.topic(&assigned.topic_partition.topic);
-        Arc::new(Partition::offline(
+        Partition::offline(
             assigned.topic_partition.clone(),
             assigned.topic_id,
             state,
             Arc::clone(&assigned.config),
             metrics,
-        ))
+        )
     }
 
     fn apply(
@@ -491,7 +498,7 @@ impl ReplicaManager {
     pub(super) fn collect_deleted(&self, partition: &Partition) {
         let now_ms = self.clock.monotonic_ms();
         // A closed log has nothing to remove.
-        let _ = partition.with_log(|log| {
+        let _ = partition.look_at_log(|log| {
             let due_ms = now_ms + log.config().file_delete_delay_ms.max(0);
             self.trash.add(due_ms, log.take_deleted_files());
         });
@@ -499,8 +506,8 @@ impl ReplicaManager {
 
     /// Closes files that nobody read lately; takes files that were let go of since the last call.
     pub fn release_idle_files(&self) {
-        for partition in self.partitions() {
-            let _ = partition.with_log(|log| log.release_idle_files());
+        for partition in self.touched().take(Timer::ReleaseFiles) {
+            partition.release_idle_files();
             self.collect_deleted(&partition);
         }
     }
@@ -513,7 +520,7 @@ impl ReplicaManager {
     pub fn remove_expired_producers(&self, now_ms: TimestampMs) {
         for partition in self.partitions() {
             // A closed log has no producers.
-            let _ = partition.with_log(|log| log.remove_expired_producers(now_ms));
+            let _ = partition.look_at_log(|log| log.remove_expired_producers(now_ms));
         }
     }
 

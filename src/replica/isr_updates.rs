@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::ReplicaManager;
-use crate::partition::{CommittedIsr, ProposedIsr};
+use crate::partition::{CommittedIsr, ProposedIsr, Timer};
 use crate::protocol::ErrorCode;
 use crate::types::{BrokerId, Uuid};
 
@@ -39,7 +39,7 @@ impl ReplicaManager {
         channel: Arc<dyn AlterPartitionChannel>,
         shutdown: CancellationToken,
     ) {
-        let proposals = Arc::clone(self.isr_proposals());
+        let proposals = self.isr_proposals();
         while let Some(proposed) = shutdown.run_until_cancelled(proposals.next()).await {
             let request = alter_request(self.broker_id(), self.broker_epoch(), &proposed);
             let response = channel.alter_partition(request).await;
@@ -84,7 +84,7 @@ impl ReplicaManager {
     /// Looks for followers that lag; call it every half `replica.lag.time.max.ms`.
     pub fn shrink_isrs(&self) {
         let now_ms = self.clock().monotonic_ms();
-        for partition in self.partitions() {
+        for partition in self.touched().take(Timer::ShrinkIsr) {
             partition.tick(now_ms);
         }
     }

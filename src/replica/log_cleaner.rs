@@ -5,10 +5,10 @@
 //! deleted or loses segments ends its cleaning by itself: the cleaning notices and gives up. A log that cannot be cleaned
 //! (damage) is left out from then on, and counted. Nothing is allocated while there is nothing to clean.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::log::Log;
 use crate::log::cleaner::{CleanerSettings, CleanerStats, Cleaning, CleaningError, LogToClean};
 use crate::metadata::{ConfigResourceType, MetadataDelta, MetadataImage, Publisher};
 use crate::metrics::Scrape;
-use crate::partition::Partition;
+use crate::partition::{Partition, Timer};
 use crate::types::{TopicPartition, Uuid};
 
 /// Memory of one thread's offset map at most, as in Kafka.
@@ -45,6 +45,8 @@ pub struct LogCleaner {
 struct State {
     running: bool,
     threads: Vec<JoinHandle<()>>,
+    /// Logs that are compacted, or were.
+    compacted: HashMap<TopicPartition, Weak<Partition>>,
     in_progress: HashSet<TopicPartition>,
     /// Partitions that failed, by log directory.
     uncleanable: BTreeMap<PathBuf, BTreeSet<TopicPartition>>,
@@ -194,7 +196,7 @@ impl LogCleaner {
         let now_ms = self.clock.wall_ms();
         let mut dirtiest: Option<Job> = None;
         let (mut ratio_max, mut delay_max) = (0.0, 0);
-        for partition in self.replicas.partitions() {
+        for partition in self.compacted_logs() {
             if skipped.contains(&partition.topic_partition) {
                 continue;
             }
@@ -219,6 +221,19 @@ impl LogCleaner {
             compaction_delay_ms: delay_max,
             ..job
         })
+    }
+
+    /// Where the policy may have changed the partition was touched: the others are known.
+    fn compacted_logs(&self) -> Vec<Arc<Partition>> {
+        let mut touched = self.replicas.touched().take(Timer::CleanLogs);
+        touched.retain(|partition| partition.config().cleanup_policy.compact);
+        let mut state = self.lock();
+        for partition in &touched {
+            let key = partition.topic_partition.clone();
+            state.compacted.insert(key, Arc::downgrade(partition));
+        }
+        state.compacted.retain(|_, known| known.strong_count() > 0);
+        state.compacted.values().filter_map(Weak::upgrade).collect()
     }
 
     /// Cleans what [`LogCleaner::grab`] gave; false if there was no way.
@@ -417,7 +432,7 @@ impl LogCleaner {
 /// How dirty a compacted log is, and from which ratio on it is due; `None` for other logs.
 fn measure(partition: &Partition, now_ms: i64) -> Option<(LogToClean, f64)> {
     partition
-        .with_stable_log(|log, last_stable_offset| {
+        .look_at_stable_log(|log, last_stable_offset| {
             let config = log.config();
             let ratio_min = config.min_cleanable_dirty_ratio;
             if !config.cleanup_policy.compact {

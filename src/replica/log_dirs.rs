@@ -139,7 +139,7 @@ impl ReplicaManager {
         if counts.len() > 1 {
             for partition in self.partitions() {
                 // An offline partition counts nowhere.
-                let _ = partition.with_log(|log| {
+                let _ = partition.look_at_log(|log| {
                     let here = counts
                         .iter_mut()
                         .find(|(dir, _)| Arc::ptr_eq(dir, log.log_dir()));
@@ -167,7 +167,7 @@ impl ReplicaManager {
     pub fn take_failed_dirs_offline(&self) {
         let mut taken = 0;
         for partition in self.partitions() {
-            let failed = partition.with_log(|log| log.log_dir().is_offline());
+            let failed = partition.look_at_log(|log| log.log_dir().is_offline());
             if failed == Ok(true) {
                 // Only the memory goes: a file of a failed directory is not touched again.
                 drop(partition.take_log(ErrorCode::KafkaStorageError));
@@ -226,6 +226,6 @@ impl ReplicaManager {
 
 fn directory_id(partition: &Partition) -> Option<Uuid> {
     partition
-        .with_log(|log| log.log_dir().directory_id())
+        .look_at_log(|log| log.log_dir().directory_id())
         .ok()?
 }

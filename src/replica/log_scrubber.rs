@@ -104,7 +104,7 @@ impl LogScrubber {
         partition: &Partition,
         run: &ScrubRun<'_>,
     ) -> Option<PartitionResult> {
-        let targets = partition.with_log(|log| log.segments_to_scrub()).ok()?;
+        let targets = partition.look_at_log(|log| log.segments_to_scrub()).ok()?;
         let mut result = PartitionResult::default();
         for target in targets {
             let checked = check_segment(&target.path, target.base_offset, false, |bytes| {
@@ -166,7 +166,7 @@ impl LogScrubber {
 /// A segment that was replaced or removed while it was read says nothing about the log.
 fn is_still_there(partition: &Partition, target: &ScrubTarget) -> bool {
     partition
-        .with_log(|log| log.still_has(target))
+        .look_at_log(|log| log.still_has(target))
         .unwrap_or(false)
 }
 

@@ -163,7 +163,7 @@ fn log(scrape: &mut Scrape, partition: &Partition) {
         (size, log.segments_count(), percent)
     };
     let (Ok(offsets), Ok((size, segments, percent))) =
-        (partition.offsets(), partition.with_log(facts))
+        (partition.offsets(), partition.look_at_log(facts))
     else {
         return;
     };

@@ -119,7 +119,7 @@ fn topics_by_dir(
         if !is_wanted(tp) {
             continue;
         }
-        let size = partition.with_log(|log| {
+        let size = partition.look_at_log(|log| {
             let dir = log.log_dir().path().to_owned();
             (dir, log.size_bytes(), log.next_offset())
         });

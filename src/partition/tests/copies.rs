@@ -20,7 +20,7 @@ impl Replica {
         let config = Arc::new(TopicConfig::default());
         let dir = tempfile::tempdir().unwrap();
         let log_dir = LogDir::open(dir.path()).unwrap();
-        let partition = Arc::new(Partition::new(
+        let partition = Partition::new(
             TopicPartition::new("topic", 0),
             Uuid::from_u128(7),
             Log::open(params(&log_dir, &config)).unwrap(),
@@ -28,7 +28,7 @@ impl Replica {
             config,
             Arc::default(),
             Arc::default(),
-        ));
+        );
         Self {
             id,
             partition,
