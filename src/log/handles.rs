@@ -82,7 +82,7 @@ impl Handle {
     }
 
     /// Closes the file if nobody used it since the last call; with bytes that are not `durable` only where room is scarce.
-    /// Whether it stays open.
+    /// Tells whether it stays open.
     pub fn release_idle(&self, durable: bool) -> bool {
         let mut kept = self.lock();
         let idle = kept

@@ -103,7 +103,7 @@ impl Log {
             .map_err(|e| self.io_error("read", &path, e))
     }
 
-    /// Closes files that nobody has used since the last call; whether others stay open. Call it now and then while they do.
+    /// Closes files that nobody has used since the last call. Tells whether others stay open: call it now and then while they do.
     pub fn release_idle_files(&self) -> bool {
         let durable = self.recovery_point >= self.next_offset;
         let read = self.readers.release_idle();

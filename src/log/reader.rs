@@ -78,7 +78,7 @@ impl Readers {
         self.lock().clear();
     }
 
-    /// Closes those that were not used since the last call; whether others stay.
+    /// Closes those that were not used since the last call. Tells whether others stay.
     pub fn release_idle(&self) -> bool {
         let mut kept = self.lock();
         kept.retain_mut(|kept| std::mem::take(&mut kept.used));

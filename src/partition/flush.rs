@@ -143,7 +143,7 @@ impl Partition {
     /// `None` if a producer with acks=1 need not wait for `offset`, else what resolves when every record below it is
     /// durable.
     pub fn wait_durable(&self, offset: Offset) -> Option<oneshot::Receiver<Committed>> {
-        let mut inner = self.lock();
+        let mut inner = self.look();
         let log = match online(&mut inner.log) {
             // Behind a failed flush nobody would ever answer.
             Ok(log) if log.log_dir().is_offline() => {

@@ -1,7 +1,7 @@
 //! One partition that this broker hosts: its log, its leadership and who waits on it, behind one lock.
 //!
-//! The critical sections are short, never await and never take another partition's lock. Handlers call
-//! straight in: no queue, no task between a request and the log.
+//! The critical sections are short, never await and never take another partition's lock. Under theirs this module takes one
+//! other, a leaf: that of [`Touched`]. Handlers call straight in: no queue, no task between a request and the log.
 
 mod flush;
 mod isr;
@@ -251,7 +251,7 @@ impl Partition {
         inner
     }
 
-    /// For what only looks.
+    /// For what only looks, or changes what no timer sees, as who waits.
     fn look(&self) -> MutexGuard<'_, Inner> {
         self.inner
             .lock()
@@ -299,7 +299,9 @@ impl Partition {
 
     /// Reads at most `size_bytes_max` from `offset`, never across a segment.
     pub fn read(&self, request: &ReadRequest) -> Result<ReadResult, Error> {
-        let mut inner = self.lock();
+        let mut inner = self.look();
+        // A file may be opened.
+        self.broker.touched.keep(self, Timer::ReleaseFiles);
         let result = inner.read(request);
         if let Err(error) = &result
             && error.code == ErrorCode::KafkaStorageError
@@ -321,7 +323,7 @@ impl Partition {
 
     /// Wakes `wait` when bytes come that a reader of that isolation may see, or when the partition changes.
     pub fn park_fetch(&self, wait: &Arc<FetchWait>, isolation: Isolation) {
-        let waiters = &mut self.lock().waiters;
+        let waiters = &mut self.look().waiters;
         match isolation {
             Isolation::LogEnd => waiters.park_follower(wait),
             Isolation::ReadUncommitted | Isolation::ReadCommitted => waiters.park_fetch(wait),
@@ -331,7 +333,7 @@ impl Partition {
     /// `None` if what is below `offset` is committed already, else what resolves when it is. Where it never will be (the log was
     /// taken away or the leadership lost since the append), or the ISR is too small by now, that is said at once.
     pub fn wait_high_watermark(&self, offset: Offset) -> Option<oneshot::Receiver<Committed>> {
-        let mut inner = self.lock();
+        let mut inner = self.look();
         let inner = &mut *inner;
         // Before the high watermark is looked at: that of a follower may be over somebody else's records.
         let lost = online(&mut inner.log).and_then(|_| inner.state.check_leader(NO_LEADER_EPOCH));
@@ -346,7 +348,7 @@ impl Partition {
 
     /// The high watermark as it moves, for coordinators.
     pub fn watch_high_watermark(&self) -> watch::Receiver<Offset> {
-        let mut inner = self.lock();
+        let mut inner = self.look();
         let high_watermark = inner.state.high_watermark();
         inner.waiters.watch(high_watermark)
     }
@@ -394,7 +396,7 @@ impl Partition {
 
     /// The low watermark of a leader, and what resolves when it may have moved: DeleteRecords waits for it.
     pub fn low_watermark(&self) -> Result<(Offset, oneshot::Receiver<()>), Error> {
-        let mut inner = self.lock();
+        let mut inner = self.look();
         let inner = &mut *inner;
         inner.state.check_leader(NO_LEADER_EPOCH)?;
         let log_start_offset = online(&mut inner.log)?.log_start_offset();
@@ -428,9 +430,29 @@ impl Partition {
         online(&mut self.lock().log).map(f)
     }
 
-    /// As [`Partition::with_log`], for what no timer needs to know of: descriptions, and what timers do.
-    pub fn look_at_log<R>(&self, f: impl FnOnce(&mut Log) -> R) -> Result<R, Error> {
-        online(&mut self.look().log).map(f)
+    /// As [`Partition::with_log`], for those that only look.
+    pub fn look_at_log<R>(&self, f: impl FnOnce(&Log) -> R) -> Result<R, Error> {
+        online(&mut self.look().log).map(|log| f(log))
+    }
+
+    /// Notes the partition for every timer: it is among the hosted ones now, where checkpoints look for it.
+    pub fn published(&self) {
+        drop(self.lock());
+    }
+
+    /// The files that the log let go of, and the topic's `file.delete.delay.ms`. The timers need not know: the caller is the
+    /// one that looks after these files.
+    pub fn take_deleted_files(&self) -> Result<(Vec<PathBuf>, i64), Error> {
+        let mut inner = self.look();
+        let log = online(&mut inner.log)?;
+        let delay_ms = log.config().file_delete_delay_ms;
+        Ok((log.take_deleted_files(), delay_ms))
+    }
+
+    /// Forgets producers that were silent for `producer.id.expiration.ms`. No checkpoint has them, and the timer that calls this
+    /// comes to all partitions.
+    pub fn remove_expired_producers(&self, now_ms: TimestampMs) -> Result<(), Error> {
+        online(&mut self.look().log).map(|log| log.remove_expired_producers(now_ms))
     }
 
     /// Closes files that nobody read since the last call; one that is still open is for [`Timer::ReleaseFiles`] again.

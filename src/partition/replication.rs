@@ -13,7 +13,7 @@ use super::proposals::ProposedIsr;
 use super::remote_replica::FollowerFetch;
 use super::state::{ActiveEpochs, Effects, ReplicationRules, Transition};
 use super::truncation::{OutOfRange, out_of_range, truncation};
-use super::{Inner, Partition, PartitionState, ReadRequest, ReadResult, online};
+use super::{Inner, Partition, PartitionState, ReadRequest, ReadResult, Timer, online};
 use crate::log::{AppendError, EpochEndOffset, Log, StartOffsetReason};
 use crate::metadata::PartitionRegistration;
 use crate::protocol::batch::parse_header;
@@ -107,15 +107,27 @@ impl Partition {
 
     /// Brokers came, went, or were fenced.
     pub fn brokers_changed(&self, active: ActiveEpochs<'_>) {
-        self.on_event(|state, next_offset| state.on_brokers_changed(next_offset, active));
+        let mut inner = self.look();
+        let event =
+            |state: &mut PartitionState, next_offset| state.on_brokers_changed(next_offset, active);
+        let proposal = self.on_event(&mut inner, event);
+        drop(inner);
+        self.propose(proposal);
     }
 
     /// Looks for followers that lag; call it every half `replica.lag.time.max.ms`.
     pub fn tick(&self, now_ms: i64) {
-        // Of one that leads no followers time makes nothing; others are touched by this, and looked at again.
-        if self.look().state.has_followers() {
-            self.on_event(|state, next_offset| state.on_tick(next_offset, now_ms));
+        let mut inner = self.look();
+        // Without followers time changes nothing.
+        if !inner.state.has_followers() {
+            return;
         }
+        self.broker.touched.keep(self, Timer::ShrinkIsr);
+        let proposal = self.on_event(&mut inner, |state, next_offset| {
+            state.on_tick(next_offset, now_ms)
+        });
+        drop(inner);
+        self.propose(proposal);
     }
 
     /// The controller answered a proposal of this partition. An unknown error has it sent again.
@@ -138,9 +150,19 @@ impl Partition {
         self.propose(again);
     }
 
-    fn on_event(&self, event: impl FnOnce(&mut PartitionState, Offset) -> Effects) {
-        let proposal = self.lock().on_event(event);
-        self.propose(proposal);
+    /// As [`Inner::on_event`], for events that come to idle partitions, too: without effects they are nothing to the timers.
+    fn on_event(
+        &self,
+        inner: &mut Inner,
+        event: impl FnOnce(&mut PartitionState, Offset) -> Effects,
+    ) -> Option<IsrProposal> {
+        inner.on_event(|state, next_offset| {
+            let effects = event(state, next_offset);
+            if effects != Effects::default() {
+                self.broker.touched.touch(self);
+            }
+            effects
+        })
     }
 
     fn propose(&self, proposal: Option<IsrProposal>) {
@@ -159,7 +181,7 @@ impl Partition {
         request: &ReadRequest,
         fetch: &FollowerFetch,
     ) -> Result<(ReadResult, bool), Error> {
-        let mut inner = self.lock();
+        let mut inner = self.look();
         inner.state.check_leader(request.current_leader_epoch)?;
         let follows = inner
             .state
@@ -174,6 +196,8 @@ impl Partition {
         // Before the read: what is appended behind it must not keep the follower from being in sync.
         let next_offset = online(&mut inner.log)?.next_offset();
         let told = inner.state.told_high_watermark(fetch.replica_id);
+        // A file may be opened.
+        self.broker.touched.keep(self, Timer::ReleaseFiles);
         let read = inner.read(request);
         if let Err(error) = &read
             && error.code == ErrorCode::KafkaStorageError
@@ -184,7 +208,9 @@ impl Partition {
         if result.diverging_epoch.is_some() {
             return Ok((result, false));
         }
-        let proposal = inner.on_event(|state, _| state.on_follower_fetch(fetch, next_offset));
+        let proposal = self.on_event(&mut inner, |state, _| {
+            state.on_follower_fetch(fetch, next_offset)
+        });
         result.high_watermark = inner.state.high_watermark();
         inner.state.tell_high_watermark(fetch.replica_id);
         let news = result.high_watermark > told;

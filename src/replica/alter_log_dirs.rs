@@ -179,7 +179,7 @@ impl ReplicaManager {
         if other {
             self.cancel_move(tp);
         }
-        let current = partition.with_log(|log| Arc::clone(log.log_dir()))?;
+        let current = partition.look_at_log(|log| Arc::clone(log.log_dir()))?;
         if Arc::ptr_eq(&current, &target) || self.moving().contains_key(tp) {
             return Ok(());
         }
@@ -307,8 +307,8 @@ impl ReplicaManager {
         self.forget(moving);
         self.trash.add(self.dir_delete_due_ms(), [old]);
         // What is known of the log is to be found in its new directory.
-        self.checkpoint_logs();
-        self.checkpoint_high_watermarks();
+        self.write_log_offsets();
+        self.write_high_watermarks();
         info!(topic_partition = %tp, "replica moved to another log directory");
     }
 
@@ -330,7 +330,7 @@ impl ReplicaManager {
     }
 
     fn assign_current(&self, partition: &Partition) {
-        let current = partition.with_log(|log| log.log_dir().directory_id());
+        let current = partition.look_at_log(|log| log.log_dir().directory_id());
         if let Ok(Some(directory)) = current {
             let index = partition.topic_partition.partition;
             self.assignments.add(partition.topic_id, index, directory);
@@ -379,7 +379,7 @@ impl ReplicaManager {
         let described = all.iter().filter_map(|moving| {
             let future = moving.future();
             let future = future.as_ref()?;
-            let end = moving.partition.with_log(|log| log.next_offset());
+            let end = moving.partition.look_at_log(Log::next_offset);
             Some(FutureReplica {
                 topic_partition: moving.partition.topic_partition.clone(),
                 log_dir: moving.target.path().to_owned(),
@@ -402,7 +402,7 @@ impl ReplicaManager {
                 let registered = registered.map_or(Uuid::nil(), |p| p.directory(self.broker_id));
                 let resumed = match self.find(&tp.topic, tp.partition) {
                     Ok(partition) => {
-                        let here = partition.with_log(|log| Arc::ptr_eq(log.log_dir(), dir));
+                        let here = partition.look_at_log(|log| Arc::ptr_eq(log.log_dir(), dir));
                         if here == Ok(false) {
                             let begun = self.begin_move(&partition, dir, registered);
                             begun

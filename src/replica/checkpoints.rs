@@ -15,20 +15,30 @@ use crate::types::{Offset, TopicPartition};
 type Offsets = BTreeMap<TopicPartition, Offset>;
 
 impl ReplicaManager {
-    /// `replication-offset-checkpoint`: high watermarks.
+    /// The timer of [`ReplicaManager::write_high_watermarks`]; nobody else may take what was touched.
     pub fn checkpoint_high_watermarks(&self) {
         if self.touched().take_any(Timer::CheckpointHighWatermarks) {
-            self.checkpoint(Checkpoint::HighWatermark, high_watermark);
+            self.write_high_watermarks();
         }
     }
 
-    /// `recovery-point-offset-checkpoint` and `log-start-offset-checkpoint`.
+    /// The timer of [`ReplicaManager::write_log_offsets`]; nobody else may take what was touched.
     pub fn checkpoint_logs(&self) {
         if self.touched().take_any(Timer::CheckpointLogs) {
-            self.checkpoint(Checkpoint::RecoveryPoint, recovery_point);
-            self.checkpoint(Checkpoint::LogStartOffset, log_start_offset);
-            self.checkpoint_cleaner();
+            self.write_log_offsets();
         }
+    }
+
+    /// `replication-offset-checkpoint`: high watermarks.
+    pub(super) fn write_high_watermarks(&self) {
+        self.checkpoint(Checkpoint::HighWatermark, high_watermark);
+    }
+
+    /// `recovery-point-offset-checkpoint`, `log-start-offset-checkpoint` and `cleaner-offset-checkpoint`.
+    pub(super) fn write_log_offsets(&self) {
+        self.checkpoint(Checkpoint::RecoveryPoint, recovery_point);
+        self.checkpoint(Checkpoint::LogStartOffset, log_start_offset);
+        self.checkpoint_cleaner();
     }
 
     /// `cleaner-offset-checkpoint`: up to where logs were compacted.
@@ -38,17 +48,19 @@ impl ReplicaManager {
 
     /// Rewrites the file only when an offset moved since.
     fn checkpoint(&self, kind: Checkpoint, offset: fn(&Partition) -> Option<Offset>) {
+        // From the look at the offsets on: older ones, of somebody slower, would stay until something is touched.
+        let mut checkpointed = self.checkpointed();
         let partitions = self.partitions();
         for dir in self.log_dirs().online() {
             let here = in_dir(&partitions, dir);
             let fingerprint = fingerprint(&here, offset);
             let key = (dir.path().to_owned(), kind.file_name());
-            if self.checkpointed().get(&key) == Some(&fingerprint) {
+            if checkpointed.get(&key) == Some(&fingerprint) {
                 continue;
             }
             match dir.write_checkpoint(kind, &offsets(&here, offset)) {
                 Ok(()) => {
-                    self.checkpointed().insert(key, fingerprint);
+                    checkpointed.insert(key, fingerprint);
                 }
                 Err(error) => error!(dir = %dir.path().display(), %error, "checkpoint not written"),
             }
@@ -122,19 +134,13 @@ fn high_watermark(partition: &Partition) -> Option<Offset> {
 }
 
 fn recovery_point(partition: &Partition) -> Option<Offset> {
-    partition
-        .look_at_log(|log: &mut Log| log.recovery_point())
-        .ok()
+    partition.look_at_log(Log::recovery_point).ok()
 }
 
 fn log_start_offset(partition: &Partition) -> Option<Offset> {
-    partition
-        .look_at_log(|log: &mut Log| log.log_start_to_checkpoint())
-        .ok()?
+    partition.look_at_log(Log::log_start_to_checkpoint).ok()?
 }
 
 fn cleaner_checkpoint(partition: &Partition) -> Option<Offset> {
-    partition
-        .look_at_log(|log: &mut Log| log.cleaner_checkpoint())
-        .ok()?
+    partition.look_at_log(Log::cleaner_checkpoint).ok()?
 }

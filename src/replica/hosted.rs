@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
 use tracing::{error, info, warn};
@@ -57,7 +57,7 @@ pub struct ReplicaManager {
     pub(super) moves: Moves,
     pub(super) trash: Trash,
     quotas: ReplicationQuotas,
-    /// The fingerprint of what each checkpoint file holds.
+    /// The fingerprint of what each checkpoint file holds; locked while one is written.
     checkpointed: Mutex<HashMap<CheckpointFile, u64>>,
 }
 
@@ -126,7 +126,7 @@ impl ReplicaManager {
     pub(super) fn checkpointed(&self) -> MutexGuard<'_, HashMap<CheckpointFile, u64>> {
         self.checkpointed
             .lock()
-            .expect("the map is changed without panics")
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many threads open and close the logs of a directory.
@@ -379,7 +379,7 @@ impl ReplicaManager {
 
     fn publish(&self, partitions: Vec<Arc<Partition>>) {
         let mut by_topic: BTreeMap<Uuid, Vec<Arc<Partition>>> = BTreeMap::new();
-        for partition in partitions {
+        for partition in partitions.iter().map(Arc::clone) {
             by_topic
                 .entry(partition.topic_id)
                 .or_default()
@@ -407,6 +407,10 @@ impl ReplicaManager {
             });
             hosted.by_id.insert(id, Arc::clone(&topic));
             hosted.by_name.insert(name, topic);
+        }
+        drop(hosted);
+        for partition in &partitions {
+            partition.published();
         }
     }
 
@@ -498,10 +502,9 @@ impl ReplicaManager {
     pub(super) fn collect_deleted(&self, partition: &Partition) {
         let now_ms = self.clock.monotonic_ms();
         // A closed log has nothing to remove.
-        let _ = partition.look_at_log(|log| {
-            let due_ms = now_ms + log.config().file_delete_delay_ms.max(0);
-            self.trash.add(due_ms, log.take_deleted_files());
-        });
+        if let Ok((files, delay_ms)) = partition.take_deleted_files() {
+            self.trash.add(now_ms + delay_ms.max(0), files);
+        }
     }
 
     /// Closes files that nobody read lately; takes files that were let go of since the last call.
@@ -520,7 +523,7 @@ impl ReplicaManager {
     pub fn remove_expired_producers(&self, now_ms: TimestampMs) {
         for partition in self.partitions() {
             // A closed log has no producers.
-            let _ = partition.look_at_log(|log| log.remove_expired_producers(now_ms));
+            let _ = partition.remove_expired_producers(now_ms);
         }
     }
 

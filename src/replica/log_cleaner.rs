@@ -45,8 +45,9 @@ pub struct LogCleaner {
 struct State {
     running: bool,
     threads: Vec<JoinHandle<()>>,
-    /// Logs that are compacted, or were.
-    compacted: HashMap<TopicPartition, Weak<Partition>>,
+    /// Logs that are compacted, or were, by topic id and partition: at most one for each hosted partition, besides those that
+    /// went away since the last look.
+    compacted: HashMap<(Uuid, i32), Weak<Partition>>,
     in_progress: HashSet<TopicPartition>,
     /// Partitions that failed, by log directory.
     uncleanable: BTreeMap<PathBuf, BTreeSet<TopicPartition>>,
@@ -226,10 +227,13 @@ impl LogCleaner {
     /// Where the policy may have changed the partition was touched: the others are known.
     fn compacted_logs(&self) -> Vec<Arc<Partition>> {
         let mut touched = self.replicas.touched().take(Timer::CleanLogs);
-        touched.retain(|partition| partition.config().cleanup_policy.compact);
+        // A closed log may have a successor under the same key.
+        touched.retain(|partition| {
+            partition.look_at_log(|log| log.config().cleanup_policy.compact) == Ok(true)
+        });
         let mut state = self.lock();
         for partition in &touched {
-            let key = partition.topic_partition.clone();
+            let key = (partition.topic_id, partition.topic_partition.partition);
             state.compacted.insert(key, Arc::downgrade(partition));
         }
         state.compacted.retain(|_, known| known.strong_count() > 0);
@@ -260,8 +264,8 @@ impl LogCleaner {
         let settings = self.settings();
         let now_ms = self.clock.wall_ms();
         let end = job.to_clean.range.first_uncleanable_offset;
-        let is_durable = |log: &mut Log| log.recovery_point() >= end;
-        if partition.with_log(is_durable) == Ok(false) {
+        let is_durable = |log: &Log| log.recovery_point() >= end;
+        if partition.look_at_log(is_durable) == Ok(false) {
             partition.flush_now();
         }
         let mut cleaning = partition
@@ -317,7 +321,8 @@ impl LogCleaner {
         {
             self.sleep(sleep_ms);
         }
-        self.lock().running && partition.with_log(|log| log.is_generation(generation)) == Ok(true)
+        self.lock().running
+            && partition.look_at_log(|log| log.is_generation(generation)) == Ok(true)
     }
 
     /// A file that cannot be read or written takes its directory offline; a log with something strange in it is left alone.
@@ -331,7 +336,7 @@ impl LogCleaner {
             other => other,
         };
         warn!(%topic_partition, %cause, "cannot be cleaned, marking the partition as uncleanable");
-        let dir = partition.with_log(|log| log.log_dir().path().to_owned());
+        let dir = partition.look_at_log(|log| log.log_dir().path().to_owned());
         if let Ok(dir) = dir {
             let mut state = self.lock();
             let partitions = state.uncleanable.entry(dir).or_default();

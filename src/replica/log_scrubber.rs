@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 use super::ReplicaManager;
 use super::throttle::Throttle;
 use crate::clock::Clock;
+use crate::log::Log;
 use crate::log::scrub::{ScrubTarget, SegmentCheck, check_segment};
 use crate::metrics::Scrape;
 use crate::partition::Partition;
@@ -104,7 +105,7 @@ impl LogScrubber {
         partition: &Partition,
         run: &ScrubRun<'_>,
     ) -> Option<PartitionResult> {
-        let targets = partition.look_at_log(|log| log.segments_to_scrub()).ok()?;
+        let targets = partition.look_at_log(Log::segments_to_scrub).ok()?;
         let mut result = PartitionResult::default();
         for target in targets {
             let checked = check_segment(&target.path, target.base_offset, false, |bytes| {

@@ -152,7 +152,7 @@ fn recovery(scrape: &mut Scrape, dir: &LogDir) {
 }
 
 fn log(scrape: &mut Scrape, partition: &Partition) {
-    let facts = |log: &mut Log| {
+    let facts = |log: &Log| {
         let retention_bytes = log.config().retention_bytes;
         let size = log.size_bytes();
         // Kafka computes it at each retention check; 0 without a limit.

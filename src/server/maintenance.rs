@@ -1,5 +1,6 @@
 //! What the broker does on timers: checkpoints, retention, files to close or to remove, expired producers, scrub. Nothing
-//! here runs more often than every few seconds, unless there is something to remove.
+//! here runs more often than every few seconds, unless there is something to remove. Which of them look at all partitions, and
+//! which at those only that something happened to, is in `partition::touched`.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -47,7 +47,7 @@ fn producers(
     index: i32,
 ) -> Result<Vec<ActiveProducer>, Error> {
     let partition = context.services.replicas.find(topic, index)?;
-    partition.with_log(|log| log.active_producers().collect())
+    partition.look_at_log(|log| log.active_producers().collect())
 }
 
 fn partition_response(

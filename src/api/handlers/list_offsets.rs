@@ -135,7 +135,7 @@ fn special(
         }
         EARLIEST | EARLIEST_LOCAL => {
             let start = offsets.log_start_offset;
-            let epoch = partition.with_log(|log| log.leader_epochs().epoch_for_offset(start))?;
+            let epoch = partition.look_at_log(|log| log.leader_epochs().epoch_for_offset(start))?;
             Ok((NO_TIMESTAMP, start, epoch.unwrap_or(NO_LEADER_EPOCH)))
         }
         // Nothing is tiered: no latest tiered offset, and nothing is waiting to be.

@@ -50,7 +50,7 @@ fn end_offset(
     let partition = context.services.replicas.find(topic, partition)?;
     partition.check_leader(current_leader_epoch)?;
     let next_offset = partition.offsets()?.next_offset;
-    let end = partition.with_log(|log| {
+    let end = partition.look_at_log(|log| {
         log.leader_epochs()
             .end_offset_for(leader_epoch, next_offset)
     })?;
