@@ -23,7 +23,7 @@ fn peek(frame: &Bytes) -> Option<(i16, i16)> {
 }
 
 /// Whether a frame goes through [`dispatch_produce_run`].
-pub fn is_produce(frame: &Bytes) -> bool {
+pub fn is_produce(frame: &[u8]) -> bool {
     frame.first_chunk::<2>() == Some(&PRODUCE.to_be_bytes())
 }
 

@@ -41,7 +41,7 @@ const IGNORED: &[(&str, &str)] = &[
     ("background.threads", "there are no such threads"),
     (
         "queued.max.requests",
-        "requests wait in their connection, not in one queue; queued.max.request.bytes bounds them all",
+        "requests wait in their connection, not in one queue; queued.max.request.bytes bounds what they hold beyond 128 KiB each connection",
     ),
     (
         "metadata.max.idle.interval.ms",

@@ -2,8 +2,9 @@
 //! of one round with one system call. Spawned by the listener, one task each.
 //!
 //! Order: a request starts only when every earlier one is answered, except that Produce follows Produce: its
-//! appends happen in order anyway, so acks=all waits overlap. Bounds: a frame by `socket.request.max.bytes`, all
-//! large frames together by the memory pool, decoded-ahead bytes and unsent bytes per connection by the consts.
+//! appends happen in order anyway, so acks=all waits overlap. Bounds: a frame by `socket.request.max.bytes` and by the time in
+//! which it must get on, a connection's requests by [`FREE_BYTES`] and what it takes of the memory of all ([`RequestMemory`]),
+//! unsent answers by [`BACKLOG_BYTES_MAX`] and the one that crosses it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,27 +14,30 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use rustix::net::SendFlags;
 use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::request_memory::{Charge, RequestMemory};
 use crate::api::{self, BoxFuture, Chunk, ConnectionInfo, Reply, ResponseFrame, Services};
 
-/// What a read asks for while no frame is partly there.
+/// What a read asks for at least, and at most: a frame's buffer grows with the bytes that have come, not with the size that was claimed.
 const READ_CHUNK_BYTES: usize = 64 * 1024;
-/// Frames up to this size need no permit of the memory pool.
-const SMALL_FRAME_BYTES: usize = 64 * 1024;
+const READ_CHUNK_BYTES_MAX: usize = 1024 * 1024;
+/// What the requests of a connection may hold uncounted: the room of a read, and as much that waits or is not complete.
+const FREE_BYTES: usize = 2 * READ_CHUNK_BYTES;
+/// What a frame that waits costs besides its bytes.
+const FRAME_OVERHEAD_BYTES: usize = 128;
+/// How much of a frame, or its rest, must come in [`Limits::frame_timeout`]. A line of 5 kbit/s is fast enough.
+const FRAME_PROGRESS_BYTES: usize = 16 * 1024;
 /// No further reading while this much waits to be handled or sent.
 const BACKLOG_BYTES_MAX: usize = 1024 * 1024;
 /// Most Produce frames that are appended together.
 const RUN_FRAMES_MAX: usize = 256;
-/// Unit of the memory pool's permits.
-const PERMIT_BYTES: usize = 1024;
 
 /// Limits shared by all connections of a broker.
 #[derive(Clone, Debug)]
@@ -42,28 +46,20 @@ pub struct Limits {
     pub request_bytes_max: usize,
     /// `connections.max.idle.ms`; also how long a peer may leave its answers unread.
     pub idle_max: Duration,
-    /// Permits of [`PERMIT_BYTES`] for frames above [`SMALL_FRAME_BYTES`].
-    pub memory: Arc<Semaphore>,
-}
-
-/// A semaphore for `bytes` of request memory.
-pub fn memory_pool(bytes: usize) -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(
-        (bytes / PERMIT_BYTES).min(Semaphore::MAX_PERMITS),
-    ))
-}
-
-/// A complete request frame, its size prefix taken off.
-struct Frame {
-    bytes: Bytes,
-    /// Held until the request is handled.
-    permit: Option<OwnedSemaphorePermit>,
+    /// How long a frame that has begun may stand still.
+    pub frame_timeout: Duration,
+    /// For requests beyond [`FREE_BYTES`] a connection.
+    pub memory: Arc<RequestMemory>,
 }
 
 /// An answer in its place.
 enum Slot {
     Ready(ResponseFrame),
-    Waiting(BoxFuture<Option<ResponseFrame>>),
+    Waiting {
+        answer: BoxFuture<Option<ResponseFrame>>,
+        /// What its request holds meanwhile.
+        request_bytes: usize,
+    },
 }
 
 /// Serves `stream` until the peer leaves, misbehaves, idles too long, or `shutdown` is called.
@@ -78,10 +74,12 @@ pub async fn serve(
     let connection = Connection {
         info,
         services,
+        charge: Charge::new(Arc::clone(&limits.memory)),
         input: BytesMut::new(),
+        input_bytes_max: 0,
+        progress: (Instant::now(), 0),
         frames: VecDeque::new(),
-        frame_bytes: 0,
-        permit: None,
+        request_bytes: 0,
         pending: VecDeque::new(),
         pending_is_produce: false,
         output: VecDeque::new(),
@@ -101,11 +99,16 @@ struct Connection {
     limits: Limits,
     /// Bytes of a frame that is not complete. Holds no memory while empty.
     input: BytesMut,
-    /// Complete frames that wait for earlier answers.
-    frames: VecDeque<Frame>,
-    frame_bytes: usize,
-    /// Permit of the frame that `input` is collecting.
-    permit: Option<OwnedSemaphorePermit>,
+    /// The most that the buffer behind `input` has held: it keeps that while a large frame follows another.
+    input_bytes_max: usize,
+    /// When the frame in `input` last got on, and its bytes then.
+    progress: (Instant, usize),
+    /// Complete frames, without their size prefix, that wait for earlier answers.
+    frames: VecDeque<Bytes>,
+    /// Of `frames`, and of requests whose answers are pending.
+    request_bytes: usize,
+    /// Covers what requests hold.
+    charge: Charge,
     /// Answers in order, from the first one that is not ready.
     pending: VecDeque<Slot>,
     /// Whether all of `pending` are Produce, so that another may follow.
@@ -141,21 +144,26 @@ impl Connection {
             {
                 continue;
             }
-            let wants_permit = self.frame_wants_permit();
+            let counted = self.counted_bytes();
+            let is_covered = self.charge.cover(counted);
+            let wants_input = self.wants_input();
+            let reads = wants_input && is_covered;
+            self.watch_frame(&mut idle, reads);
             tokio::select! {
                 biased;
-                reply = next_pending(&mut self.pending), if !self.pending.is_empty() => match reply {
-                    Some(frame) => self.push_output(frame),
-                    None => self.abort(),
+                (reply, bytes) = next_pending(&mut self.pending), if !self.pending.is_empty() => {
+                    self.request_bytes -= bytes;
+                    match reply {
+                        Some(frame) => self.push_output(frame),
+                        None => self.abort(),
+                    }
                 },
                 ready = stream.writable(), if !self.output.is_empty() => ready?,
-                permit = acquire(&self.limits.memory, wants_permit.unwrap_or(0)), if wants_permit.is_some() => {
-                    self.permit = permit;
-                }
-                ready = stream.readable(), if wants_permit.is_none() && self.wants_input() => {
+                () = self.charge.wait(counted), if wants_input && !is_covered => {}
+                ready = stream.readable(), if reads => {
                     ready?;
                     last_active = Instant::now();
-                    if !self.read_input(&mut stream).await? {
+                    if !self.read_input(&mut stream, last_active).await? {
                         // What was asked before the peer shut its side is still answered.
                         self.refused = true;
                     }
@@ -165,7 +173,7 @@ impl Connection {
                     self.abort();
                 }
                 () = idle.as_mut() => {
-                    if !self.rest_idle(&mut idle, last_active) {
+                    if !self.rest_idle(&mut idle, last_active, reads) {
                         return Ok(());
                     }
                 }
@@ -173,8 +181,13 @@ impl Connection {
         }
     }
 
-    /// Moves the idle deadline; `false` when the connection has been still for too long.
-    fn rest_idle(&self, idle: &mut Pin<Box<Sleep>>, last_active: Instant) -> bool {
+    /// Moves the deadline; `false` when the connection, or a frame in it, has been still for too long.
+    fn rest_idle(&self, idle: &mut Pin<Box<Sleep>>, last_active: Instant, reads: bool) -> bool {
+        let has_begun = reads && !self.input.is_empty();
+        if has_begun && self.progress.0.elapsed() >= self.limits.frame_timeout {
+            debug!(peer = %self.info.peer, "a frame does not get on");
+            return false;
+        }
         let waits_for_us = !self.pending.is_empty() && self.output.is_empty();
         let from = if waits_for_us {
             Instant::now()
@@ -185,70 +198,112 @@ impl Connection {
         waits_for_us || last_active.elapsed() < self.limits.idle_max
     }
 
+    /// Lets `idle` end in time for a frame that has begun. The timer may be early, so it moves once in [`Limits::frame_timeout`] at most.
+    fn watch_frame(&mut self, idle: &mut Pin<Box<Sleep>>, reads: bool) {
+        if self.input.is_empty() {
+            return;
+        }
+        if !reads {
+            // It does not get on because of us.
+            self.progress.0 = Instant::now();
+        }
+        let deadline = self.progress.0 + self.limits.frame_timeout;
+        if idle.deadline() > deadline {
+            idle.as_mut().reset(deadline);
+        }
+    }
+
+    /// While an answer is pending that the next request must wait for, no more is taken than is free: a frame that has been counted can
+    /// start once it is complete, so that nobody holds the memory of all for as long as a Fetch of theirs waits.
     fn wants_input(&self) -> bool {
         !self.closing
             && !self.refused
-            && self.frame_bytes < BACKLOG_BYTES_MAX
             && self.output_bytes < BACKLOG_BYTES_MAX
+            && (self.counted_bytes() == 0 || self.may_start_next())
     }
 
-    /// Size of the frame being collected, if it is large and has no permit.
-    fn frame_wants_permit(&self) -> Option<usize> {
-        let size = peek_size(&self.input)?;
-        (size > SMALL_FRAME_BYTES && self.permit.is_none() && !self.closing).then_some(size)
+    /// What the memory of all must cover before the next read.
+    fn counted_bytes(&self) -> usize {
+        let input = self.input.len() + self.read_bytes();
+        (self.request_bytes + input.max(self.input_bytes_max)).saturating_sub(FREE_BYTES)
+    }
+
+    /// Room of the next read.
+    fn read_bytes(&self) -> usize {
+        let have = self.input.len();
+        let missing = peek_size(&self.input).map_or(0, |size| (size + 4).saturating_sub(have));
+        missing
+            .min(have)
+            .clamp(READ_CHUNK_BYTES, READ_CHUNK_BYTES_MAX)
     }
 
     /// Reads what is there and cuts it into frames. `false` at the end of the stream.
-    async fn read_input(&mut self, stream: &mut TcpStream) -> io::Result<bool> {
-        let missing =
-            peek_size(&self.input).map_or(0, |size| (size + 4).saturating_sub(self.input.len()));
-        // A large frame's buffer grows with the bytes that have come, not with the size that was claimed.
-        self.input.reserve(
-            missing
-                .min(self.input.len().max(READ_CHUNK_BYTES))
-                .max(READ_CHUNK_BYTES),
-        );
-        match std::future::poll_fn(|cx| Poll::Ready(read_once(stream, &mut self.input, cx))).await {
+    async fn read_input(&mut self, stream: &mut TcpStream, now: Instant) -> io::Result<bool> {
+        let (have, room) = (self.input.len(), self.read_bytes());
+        self.input.reserve(room);
+        let mut input = (&mut self.input).limit(room);
+        match std::future::poll_fn(|cx| Poll::Ready(read_once(stream, &mut input, cx))).await {
             Poll::Pending => return Ok(true),
             Poll::Ready(Err(error)) => return Err(error),
             Poll::Ready(Ok(0)) => return Ok(false),
             Poll::Ready(Ok(_)) => {}
         }
-        self.cut_frames();
+        self.input_bytes_max = self.input_bytes_max.max(self.input.len());
+        let is_next = self.cut_frames() || have == 0;
+        if is_next || self.input.len() >= self.progress.1 + FRAME_PROGRESS_BYTES {
+            self.progress = (now, self.input.len());
+        }
         Ok(true)
     }
 
-    fn cut_frames(&mut self) {
+    /// Tells whether there was a complete one.
+    fn cut_frames(&mut self) -> bool {
+        let waiting = self.frames.len();
         while let Some(size) = peek_size(&self.input) {
             // Kafka closes without an answer on sizes it does not take.
             if size == 0 || size > self.limits.request_bytes_max {
                 debug!(peer = %self.info.peer, size, "frame size out of bounds");
                 self.refused = true;
-                self.input = BytesMut::new();
-                return;
+                self.drop_input();
+                break;
             }
             if self.input.len() < size + 4 {
-                return;
+                break;
             }
             self.input.advance(4);
-            let bytes = self.input.split_to(size).freeze();
-            self.frame_bytes += size;
-            self.frames.push_back(Frame {
-                bytes,
-                permit: self.permit.take(),
-            });
+            let frame = self.input.split_to(size).freeze();
+            self.request_bytes += cost(&frame);
+            self.frames.push_back(frame);
+            // What follows a large frame does not keep its buffer, unless it needs that itself.
+            if self.input_bytes_max > FREE_BYTES && peek_size(&self.input) <= Some(FREE_BYTES) {
+                self.input = BytesMut::from(&self.input[..]);
+                self.input_bytes_max = self.input.len();
+            }
         }
         if self.input.is_empty() {
-            self.input = BytesMut::new();
+            self.drop_input();
         }
+        if !self.may_start_next() {
+            // A small frame that has to wait does not keep the buffer that it came in.
+            for frame in self.frames.range_mut(waiting..) {
+                *frame = Bytes::copy_from_slice(frame);
+            }
+        }
+        self.frames.len() > waiting
     }
 
+    fn drop_input(&mut self) {
+        self.input = BytesMut::new();
+        self.input_bytes_max = 0;
+    }
+
+    /// Asked also for a frame of which only the front is there.
     fn may_start_next(&self) -> bool {
-        let next_is_produce = self
-            .frames
-            .front()
-            .is_some_and(|f| api::is_produce(&f.bytes));
-        self.pending.is_empty() || (self.pending_is_produce && next_is_produce)
+        let next: &[u8] = match self.frames.front() {
+            Some(frame) => frame,
+            None => self.input.get(4..).unwrap_or_default(),
+        };
+        self.pending.is_empty() || (self.pending_is_produce && api::is_produce(next))
     }
 
     /// Starts every frame that may start now.
@@ -258,11 +313,12 @@ impl Connection {
             && self.may_start_next()
             && self.output_bytes < BACKLOG_BYTES_MAX
         {
-            if api::is_produce(&self.frames[0].bytes) {
+            if api::is_produce(&self.frames[0]) {
                 self.handle_produce_run();
             } else if let Some(frame) = self.take_frame() {
-                let reply = api::dispatch(&self.services, &self.info, frame.bytes);
-                self.push_reply(reply, false);
+                let bytes = cost(&frame);
+                let reply = api::dispatch(&self.services, &self.info, frame);
+                self.push_reply(reply, false, bytes);
             }
         }
     }
@@ -270,16 +326,11 @@ impl Connection {
     /// Hands all Produce requests at the front over together: one append a partition, one buffer of answers.
     fn handle_produce_run(&mut self) {
         let mut run = Vec::with_capacity(self.frames.len().min(RUN_FRAMES_MAX));
-        let mut permits = Vec::new();
         while run.len() < RUN_FRAMES_MAX
-            && self
-                .frames
-                .front()
-                .is_some_and(|f| api::is_produce(&f.bytes))
+            && self.frames.front().is_some_and(|f| api::is_produce(f))
             && let Some(frame) = self.take_frame()
         {
-            run.push(frame.bytes);
-            permits.extend(frame.permit);
+            run.push(frame);
         }
         let mut replies = Vec::with_capacity(1);
         api::dispatch_produce_run(&self.services, &self.info, run, &mut replies);
@@ -287,26 +338,31 @@ impl Connection {
             if self.closing {
                 break;
             }
-            self.push_reply(reply, true);
+            // The records are written: what waits is only their answer.
+            self.push_reply(reply, true, 0);
         }
     }
 
-    fn take_frame(&mut self) -> Option<Frame> {
+    fn take_frame(&mut self) -> Option<Bytes> {
         let frame = self.frames.pop_front()?;
-        self.frame_bytes -= frame.bytes.len();
+        self.request_bytes -= cost(&frame);
         Some(frame)
     }
 
-    fn push_reply(&mut self, reply: Reply, is_produce: bool) {
+    fn push_reply(&mut self, reply: Reply, is_produce: bool, request_bytes: usize) {
         match reply {
             Reply::Silent => {}
             Reply::Close => self.abort(),
             Reply::Now(frame) if self.pending.is_empty() => self.push_output(frame),
             Reply::Now(frame) => self.pending.push_back(Slot::Ready(frame)),
-            Reply::Later(future) => {
+            Reply::Later(answer) => {
                 self.pending_is_produce =
                     is_produce && (self.pending.is_empty() || self.pending_is_produce);
-                self.pending.push_back(Slot::Waiting(future));
+                self.request_bytes += request_bytes;
+                self.pending.push_back(Slot::Waiting {
+                    answer,
+                    request_bytes,
+                });
             }
         }
     }
@@ -314,10 +370,8 @@ impl Connection {
     /// Takes no further request; earlier answers still go out.
     fn abort(&mut self) {
         self.closing = true;
-        self.frames.clear();
-        self.frame_bytes = 0;
-        self.permit = None;
-        self.input = BytesMut::new();
+        while self.take_frame().is_some() {}
+        self.drop_input();
     }
 
     fn push_output(&mut self, frame: ResponseFrame) {
@@ -406,23 +460,26 @@ fn peek_size(input: &BytesMut) -> Option<usize> {
 /// One read. Tokio's `poll_read` knows that a short read emptied the socket, and saves the next system call.
 fn read_once(
     stream: &mut TcpStream,
-    input: &mut BytesMut,
+    input: &mut impl BufMut,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
     std::pin::pin!(stream.read_buf(input)).poll(cx)
 }
 
-/// Waits for the first pending answer, takes it off, and returns it.
-async fn next_pending(pending: &mut VecDeque<Slot>) -> Option<ResponseFrame> {
-    let frame = match pending.front_mut()? {
-        Slot::Waiting(future) => future.await,
-        Slot::Ready(frame) => Some(std::mem::take(frame)),
+/// Waits for the first pending answer, takes it off, and returns it with the bytes that its request held.
+async fn next_pending(pending: &mut VecDeque<Slot>) -> (Option<ResponseFrame>, usize) {
+    let answered = match pending.front_mut() {
+        Some(Slot::Waiting {
+            answer,
+            request_bytes,
+        }) => (answer.await, *request_bytes),
+        Some(Slot::Ready(frame)) => (Some(std::mem::take(frame)), 0),
+        None => (None, 0),
     };
     pending.pop_front();
-    frame
+    answered
 }
 
-async fn acquire(memory: &Arc<Semaphore>, frame_bytes: usize) -> Option<OwnedSemaphorePermit> {
-    let permits = u32::try_from(frame_bytes / PERMIT_BYTES).unwrap_or(u32::MAX);
-    Arc::clone(memory).acquire_many_owned(permits).await.ok()
+fn cost(frame: &Bytes) -> usize {
+    frame.len() + FRAME_OVERHEAD_BYTES
 }

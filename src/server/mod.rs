@@ -12,6 +12,7 @@ pub mod lifecycle;
 mod listener;
 mod maintenance;
 mod replica_gauges;
+mod request_memory;
 mod sockets;
 mod storage;
 

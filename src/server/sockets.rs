@@ -11,14 +11,17 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use super::broker::bind;
-use super::connection::{self, Limits};
+use super::connection::Limits;
 use super::connection_quota::ConnectionQuota;
 use super::listener::Acceptor;
+use super::request_memory::RequestMemory;
 use crate::api::Services;
 use crate::config::{Config, Endpoint};
 
-/// Memory for large request frames when `queued.max.request.bytes` sets no bound.
+/// Memory for requests when `queued.max.request.bytes` sets no bound.
 const REQUEST_MEMORY_BYTES: usize = 512 * 1024 * 1024;
+/// How long a request that has begun to come may stand still. Kafka has no such limit.
+const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long connections may take to finish what they are doing at a stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(200);
 
@@ -57,13 +60,15 @@ impl Sockets {
     ) -> Self {
         let memory =
             usize::try_from(config.queued_max_request_bytes).unwrap_or(REQUEST_MEMORY_BYTES);
+        let idle_max = idle_max(config.connections_max_idle_ms);
         let request_bytes_max = config.socket_request_max_bytes.max(0) as usize;
         Self {
             services: Arc::clone(services),
             limits: Limits {
                 request_bytes_max,
-                idle_max: idle_max(config.connections_max_idle_ms),
-                memory: connection::memory_pool(memory.max(request_bytes_max)),
+                idle_max,
+                frame_timeout: idle_max.min(FRAME_TIMEOUT),
+                memory: RequestMemory::new(memory.max(request_bytes_max)),
             },
             quotas,
             open: BTreeMap::new(),

@@ -2,6 +2,7 @@
 
 mod listeners;
 mod replication;
+mod request_memory;
 mod roles;
 mod storage;
 
