@@ -22,7 +22,6 @@ use super::proposals::{Forward, Proposals, run_forwarder};
 use super::search::{self, Asked};
 use super::state_machine::StateMachine;
 use super::store::{Store, lock};
-use super::subscriber;
 use super::timing::QuorumTiming;
 use super::transport::address;
 use super::types::{
@@ -35,6 +34,7 @@ use super::{
     BoxFuture, Committed, LeaderAndEpoch, MetaLog, ProposeError, QuorumInfo, ReplicaState,
     SnapshotError, TypeConfig, VoterWait,
 };
+use super::{subscriber, succession};
 use crate::clock::Clock;
 use crate::config::TopicConfig;
 use crate::log::{Log, LogDir, OpenParams};
@@ -168,6 +168,7 @@ impl OpenraftMetaLog {
         tokio::spawn(run_forwarder(Arc::clone(&inner), queue));
         tokio::spawn(run_leader_watch(Arc::clone(&inner)));
         tokio::spawn(join::run(Arc::clone(&inner), params.joining));
+        tokio::spawn(succession::run(Arc::clone(&inner)));
         let (asked, stop) = (Arc::clone(&inner.asked), inner.stop.clone());
         tokio::spawn(search::run(inner.leader.subscribe(), asked, stop));
         tokio::spawn(Arc::clone(&inner).forget_silent_observers());
@@ -451,6 +452,13 @@ impl Inner {
         self.leader.send_replace(now);
     }
 
+    /// Where a voter's controller listens.
+    pub(super) fn endpoint(&self, node_id: BrokerId) -> Option<VoterEndpoint> {
+        let newest = self.store.state().membership_at(u64::MAX);
+        let node = voter_of(newest.membership(), node_id);
+        address(&self.addresses, node_id, node).cloned()
+    }
+
     pub(super) fn failure(&self) -> Option<Arc<str>> {
         self.store.state().failed.clone()
     }
@@ -493,9 +501,7 @@ impl MetaLog for OpenraftMetaLog {
     }
 
     fn endpoint(&self, node_id: BrokerId) -> Option<VoterEndpoint> {
-        let newest = self.inner.store.state().membership_at(u64::MAX);
-        let node = voter_of(newest.membership(), node_id);
-        address(&self.inner.addresses, node_id, node).cloned()
+        self.inner.endpoint(node_id)
     }
 
     fn change_voters(

@@ -26,6 +26,7 @@ mod state;
 mod state_machine;
 mod store;
 mod subscriber;
+mod succession;
 mod timing;
 mod transport;
 mod types;

@@ -10,6 +10,8 @@
 //! | `controller.quorum.request.timeout.ms` | wait for an answer | 500 for a vote, 2000 (a vote: no longer than the shortest timeout) |
 //! | `controller.quorum.retry.backoff.ms` | rest before a connection is made again | 50 |
 //!
+//! A leader whose process is gone is succeeded sooner ([`super::succession`]).
+//!
 //! To openraft a silence has two parts. First the leader's lease, as long as its longest election timeout: nobody votes against it, and
 //! it refuses to write once a majority was silent for so long, which on a busy machine is soon.
 //! Then an election timeout that chance chooses between the shortest and the longest, and after which an election that came to

@@ -11,6 +11,8 @@ use openraft::raft::VoteRequest;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::super::store::lock;
 use super::super::timing::QuorumTiming;
@@ -19,7 +21,7 @@ use super::super::{
     MetaLog, MetaLogParams, OpenraftMetaLog, ProposeError, RAFT_API_KEY, RaftRequest, RaftResponse,
     ReplicaState, RpcTransport, Transport, VoterChange, VoterChangeError, VoterWait,
 };
-use super::{PATIENCE, collect, node, params, topics};
+use super::{PATIENCE, collect, node, params, topics, wait_for_leader};
 use crate::clock::Clock;
 use crate::protocol::header::RequestHeader;
 use crate::types::{BrokerId, LeaderEpoch};
@@ -38,19 +40,26 @@ pub(super) const WAIT: VoterWait = VoterWait {
 struct Quorum {
     voters: BTreeMap<BrokerId, VoterNode>,
     seats: BTreeMap<BrokerId, Seat>,
+    listeners: BTreeMap<BrokerId, AbortOnDropHandle<()>>,
 }
 
 impl Quorum {
     async fn new() -> Self {
         let (mut voters, mut seats) = (BTreeMap::new(), BTreeMap::new());
+        let mut listeners = BTreeMap::new();
         for id in 1..=3 {
             let listener = TcpListener::bind("localhost:0").await.unwrap();
             voters.insert(id, node(listener.local_addr().unwrap().port()));
             let seat = Seat::default();
-            tokio::spawn(listen(listener, Arc::clone(&seat)));
+            let listening = tokio::spawn(listen(listener, Arc::clone(&seat)));
+            listeners.insert(id, AbortOnDropHandle::new(listening));
             seats.insert(id, seat);
         }
-        Self { voters, seats }
+        Self {
+            voters,
+            seats,
+            listeners,
+        }
     }
 
     async fn open(&self, dir: &TempDir, id: BrokerId) -> Arc<OpenraftMetaLog> {
@@ -75,9 +84,11 @@ impl Quorum {
     }
 }
 
+/// When it is aborted, its connections end, too.
 pub(super) async fn listen(listener: TcpListener, seat: Seat) {
+    let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        tokio::spawn(serve(stream, Arc::clone(&seat)));
+        connections.spawn(serve(stream, Arc::clone(&seat)));
     }
 }
 
@@ -169,6 +180,32 @@ async fn who_asks_the_wrong_controller_is_told_why() {
         let refused = ask(Some("another"), own_id, request).await.unwrap_err();
         assert!(refused.contains("this node of another"), "{refused}");
     }
+}
+
+/// The others need not wait for its silence to last, which here is longer than the test.
+/// Rule: controller-failover
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_process_is_gone_is_succeeded_at_once() {
+    let mut quorum = Quorum::new().await;
+    let patient = QuorumTiming {
+        election_timeout_min_ms: 200_000,
+        election_timeout_max_ms: 200_001,
+        ..QuorumTiming::default()
+    };
+    let timings = [QuorumTiming::default(), patient, patient];
+    let dirs: Vec<TempDir> = (0..3).map(|_| TempDir::new().unwrap()).collect();
+    let mut logs = Vec::new();
+    for ((id, dir), timing) in (1..).zip(&dirs).zip(timings) {
+        logs.push(quorum.open_with(dir, id, timing).await);
+    }
+    let first = logs.remove(0);
+    for log in &logs {
+        wait_for_leader(log, 1).await;
+    }
+    first.end_raft().await;
+    quorum.listeners.remove(&1);
+    let (second, epoch) = wait_for_any_leader(&logs).await;
+    logs[second].propose(epoch, topics(&["a"])).await.unwrap();
 }
 
 /// Rule: controller-failover
