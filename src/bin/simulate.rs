@@ -8,8 +8,8 @@ use std::time::Instant;
 use clap::Parser;
 use ottla::sim::{Bug, Outcome, run};
 
-/// Seeds within which each planted bug must be found.
-const BUG_SEEDS: u64 = 2_000;
+/// Seeds within which each planted bug must be found: as many as a run takes by default.
+const BUG_SEEDS: u64 = 20_000;
 
 #[derive(Parser)]
 #[command(about = "Simulated clusters with faults, one from each seed")]

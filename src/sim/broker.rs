@@ -311,6 +311,7 @@ impl World {
         node: NodeId,
         produce: Produce,
     ) -> Result<(LeaderEpoch, Offset), ErrorCode> {
+        let timestamp_ms = self.wall_ms(node);
         let found = self.state_and_log(node, produce.partition);
         let (state, log) = found.ok_or(ErrorCode::UnknownTopicOrPartition)?;
         state.check_leader(-1).map_err(|error| error.code)?;
@@ -319,6 +320,7 @@ impl World {
             leader_epoch: state.leader_epoch(),
             producer_id: produce.producer_id,
             sequence: produce.sequence,
+            timestamp_ms,
         };
         let header = entry.header(log.next_offset());
         let verdict = log.producers.check(&header, AppendOrigin::Client);
@@ -384,7 +386,9 @@ impl World {
         let delay_ms = 20 + self.rng.below(300) as i64;
         self.schedule_timer(node, delay_ms, Timer::Flush);
         let index = self.rng.below(self.plan.partitions as usize) as PartitionIndex;
+        let wall_ms = self.wall_ms(node);
         if let Some((state, log)) = self.state_and_log(node, index) {
+            log.expire_producers(wall_ms);
             log.sync();
             log.checkpointed_high_watermark = state.high_watermark();
         }

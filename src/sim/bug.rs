@@ -29,6 +29,8 @@ pub enum Bug {
     FencesWithoutShrinking,
     /// A controller that was deposed goes on committing.
     DeposedControllerCommits,
+    /// Sessions, lag times and periodic tasks go by the time of day.
+    TimesOutByWallClock,
     /// A voter that lost its disk votes on as if it were the same replica (KIP-853).
     LostDiskKeepsItsVote,
     /// The leader takes a change of the voters before the last one is committed.
@@ -40,7 +42,7 @@ pub enum Bug {
 }
 
 impl Bug {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::TruncatesToHighWatermark,
         Self::IgnoresDivergence,
         Self::StopsCleanlyWithoutSync,
@@ -54,6 +56,7 @@ impl Bug {
         Self::AcceptsStaleIsr,
         Self::FencesWithoutShrinking,
         Self::DeposedControllerCommits,
+        Self::TimesOutByWallClock,
         Self::LostDiskKeepsItsVote,
         Self::ChangesVotersAtOnce,
         Self::CountsFormerMajority,

@@ -1,7 +1,7 @@
 //! A node's controller: the real handlers over a speculative image, as the controller's event loop runs them, above the
 //! modelled quorum.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use kafka_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
@@ -11,7 +11,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::NodeId;
 use super::bug::Bug;
 use super::messages::{ControllerAnswer, ControllerRequest, Event, Message, RequestId, Timer};
-use super::oracle::Checked;
+use super::oracle::{Checked, Violation};
 use super::quorum::Entry;
 use super::world::{Plan, World};
 use crate::controller::pure::{self, Heartbeats, Periodic};
@@ -37,6 +37,9 @@ pub struct Active {
     periodic: Periodic,
     rng: Rng,
     in_flight: VecDeque<Proposal>,
+    /// When it was elected and when it last accepted a broker's word, by the world's clock.
+    since_ms: i64,
+    heard_ms: BTreeMap<NodeId, i64>,
 }
 
 /// What is on its way to a majority, and the answer that waits for it and all before.
@@ -118,6 +121,8 @@ impl World {
             image,
             rng: Rng::new([seed; 4]),
             in_flight: VecDeque::new(),
+            since_ms: self.now_ms,
+            heard_ms: BTreeMap::new(),
         };
         if let Some(process) = self.process_mut(node) {
             process.controller = Some(active);
@@ -258,7 +263,7 @@ impl World {
                 self.registration_committed(broker.broker_id);
             }
             if let Err(reason) = self.committed.apply(record, &mut changes) {
-                return Err(super::Violation(format!(
+                return Err(Violation(format!(
                     "MetadataLog: committed {record:?} does not fit: {reason}"
                 )));
             }
@@ -332,6 +337,7 @@ impl World {
             }
         });
         if let Some((records, answer)) = decided {
+            self.note_contact(node, from, &answer);
             self.propose(node, records, Some((from, request_id, answer)));
         } else {
             let answer = ControllerAnswer::NotController;
@@ -339,11 +345,24 @@ impl World {
         }
     }
 
-    pub(super) fn on_controller_timer(&mut self, node: NodeId) {
+    fn note_contact(&mut self, node: NodeId, from: NodeId, answer: &ControllerAnswer) {
+        let is_accepted = match answer {
+            ControllerAnswer::Registered(response) => response.error_code == 0,
+            ControllerAnswer::Heartbeat(response) => response.error_code == 0,
+            ControllerAnswer::NotController | ControllerAnswer::AlterPartition(_) => false,
+        };
+        let now_ms = self.now_ms;
+        if let Some(active) = self.active_mut(node).filter(|_| is_accepted) {
+            active.heard_ms.insert(from, now_ms);
+        }
+    }
+
+    pub(super) fn on_controller_timer(&mut self, node: NodeId) -> Checked {
         if self.active(node).is_none() {
-            return;
+            return Ok(());
         }
         self.schedule_timer(node, TICK_MS, Timer::Controller);
+        let unfenced = self.unfenced(node);
         while let Some(mut records) = self.turn(node, |turn, _| pure::fence_stale_broker(turn)) {
             if records.is_empty() {
                 break;
@@ -353,11 +372,38 @@ impl World {
             }
             self.propose(node, records, None);
         }
+        self.check_sessions(node, &unfenced)?;
         let records = self.turn(node, |turn, periodic| periodic.run(turn));
         if let Some(records) = records.filter(|records| !records.is_empty()) {
             self.propose(node, records, None);
         }
         self.create_topic_once(node);
+        Ok(())
+    }
+
+    fn unfenced(&self, node: NodeId) -> Vec<NodeId> {
+        let cluster = self.active(node).map(|active| &active.image.cluster);
+        let is_alive = |id: &NodeId| cluster.is_some_and(|cluster| cluster.is_alive(*id));
+        self.plan.nodes.iter().copied().filter(is_alive).collect()
+    }
+
+    /// HonestSessions: of those that were `unfenced` exactly they are fenced that the controller did not hear for a session.
+    fn check_sessions(&self, node: NodeId, unfenced: &[NodeId]) -> Checked {
+        let Some(active) = self.active(node) else {
+            return Ok(());
+        };
+        let session_ms = i64::from(self.settings.config.broker_session_timeout_ms);
+        for id in unfenced {
+            let heard_ms = active.heard_ms.get(id).unwrap_or(&active.since_ms);
+            let silent_ms = self.now_ms - heard_ms;
+            let is_fenced = !active.image.cluster.is_alive(*id);
+            if is_fenced != (silent_ms >= session_ms) {
+                return Err(Violation(format!(
+                    "HonestSessions: controller {node} has fenced {id}: {is_fenced}, {silent_ms} ms after it heard it"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// The topic is created as soon as all brokers are there.

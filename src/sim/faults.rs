@@ -26,10 +26,12 @@ pub enum Fault {
     Split,
     /// kill -9, and `metadata.log.dir` is on a disk of its own that fails.
     LoseMetadata,
+    /// Somebody, or NTP, sets the wall clock while the node runs.
+    ClockJump,
 }
 
 /// Kills are as likely as all the rest.
-const FAULTS: [Fault; 12] = [
+const FAULTS: [Fault; 14] = [
     Fault::Kill,
     Fault::Kill,
     Fault::Kill,
@@ -42,10 +44,12 @@ const FAULTS: [Fault; 12] = [
     Fault::Isolate,
     Fault::Deafen,
     Fault::Part,
+    Fault::ClockJump,
+    Fault::ClockJump,
 ];
 
 /// What is hard on a quorum whose voters change.
-const VOTERS_FAULTS: [Fault; 16] = [
+const VOTERS_FAULTS: [Fault; 17] = [
     Fault::Kill,
     Fault::Kill,
     Fault::KillAll,
@@ -62,7 +66,12 @@ const VOTERS_FAULTS: [Fault; 16] = [
     Fault::LoseMetadata,
     Fault::LoseMetadata,
     Fault::LoseMetadata,
+    Fault::ClockJump,
 ];
+
+/// The longest step of a wall clock. All of them together are less than `producer.id.expiration.ms`, the one thing that goes by
+/// the wall clock: who sets it a day forward has producers forgotten, in Kafka as well.
+const CLOCK_JUMP_MAX_MS: i64 = 3_600_000;
 
 impl World {
     /// Lets some faults strike between now and `until_ms`.
@@ -135,6 +144,7 @@ impl World {
             }
             Fault::Split => self.split(),
             Fault::LoseMetadata => self.lose_metadata(node),
+            Fault::ClockJump => self.jump_clock(node),
         }
         if matches!(
             fault,
@@ -143,6 +153,21 @@ impl World {
             let delay_ms = 100 + self.rng.below(900) as i64;
             self.schedule(delay_ms, Event::HealNetwork);
         }
+    }
+
+    /// Steps that sessions and lag times would not outlive, small ones back, and an hour either way.
+    fn jump_clock(&mut self, node: NodeId) {
+        let sessions_ms = 5 * self.settings.config.broker_session_timeout_ms as usize;
+        let step_ms = match self.rng.below(4) {
+            0 => 1 + self.rng.below(sessions_ms) as i64,
+            1 => -1 - self.rng.below(50) as i64,
+            2 => -1 - self.rng.below(sessions_ms) as i64,
+            _ if self.rng.below(2) == 0 => CLOCK_JUMP_MAX_MS,
+            _ => -CLOCK_JUMP_MAX_MS,
+        };
+        self.note(format_args!("{node} has its clock set by {step_ms} ms"));
+        let machine = self.nodes.get_mut(&node).expect("all exist");
+        machine.wall_offset_ms += step_ms;
     }
 
     fn split(&mut self) {

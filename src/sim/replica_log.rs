@@ -3,7 +3,7 @@
 
 use crate::log::{LeaderEpochCache, ProducerState};
 use crate::protocol::batch::BatchHeader;
-use crate::types::{LeaderEpoch, NO_LEADER_EPOCH, Offset, ProducerId};
+use crate::types::{LeaderEpoch, NO_LEADER_EPOCH, Offset, ProducerId, TimestampMs};
 
 /// One record: who sent it, and as which of his.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,7 +11,12 @@ pub struct Entry {
     pub leader_epoch: LeaderEpoch,
     pub producer_id: ProducerId,
     pub sequence: i32,
+    /// When its leader appended it, by that one's wall clock (`message.timestamp.type=LogAppendTime`).
+    pub timestamp_ms: TimestampMs,
 }
+
+/// `producer.id.expiration.ms`, as Kafka has it by default.
+const PRODUCER_EXPIRATION_MS: i64 = 86_400_000;
 
 impl Entry {
     /// The header of a batch with this record alone.
@@ -24,8 +29,8 @@ impl Entry {
             crc: 0,
             attributes: 0,
             last_offset_delta: 0,
-            base_timestamp: 0,
-            max_timestamp: 0,
+            base_timestamp: self.timestamp_ms,
+            max_timestamp: self.timestamp_ms,
             producer_id: self.producer_id,
             producer_epoch: 0,
             base_sequence: self.sequence,
@@ -81,6 +86,12 @@ impl ReplicaLog {
         for (offset, entry) in self.entries.iter().enumerate() {
             self.producers.update(&entry.header(offset as Offset));
         }
+    }
+
+    /// What a broker does every few minutes: by the wall clock, because it compares with what is in the log.
+    pub fn expire_producers(&mut self, wall_ms: TimestampMs) {
+        self.producers
+            .remove_expired(wall_ms, PRODUCER_EXPIRATION_MS);
     }
 
     pub fn sync(&mut self) {

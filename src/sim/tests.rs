@@ -31,7 +31,7 @@ fn a_seed_tells_the_same_story_twice() {
 /// Of every third seed's world: its voters change.
 #[test]
 fn voters_come_and_go_and_lose_their_disks() {
-    let traces: String = (0..8)
+    let traces: String = (0..16)
         .map(|nth| run(nth * 3 + 2, None, true).trace)
         .collect();
     for event in [
@@ -41,6 +41,15 @@ fn voters_come_and_go_and_lose_their_disks() {
     ] {
         assert!(traces.contains(event), "never: {event}");
     }
+}
+
+/// Rule: fencing
+#[test]
+fn wall_clocks_jump_and_sessions_last() {
+    let traces: String = (0..8).map(|seed| run(seed, None, true).trace).collect();
+    assert!(traces.contains("has its clock set by -"), "never back");
+    let steps = traces.matches("has its clock set by ").count();
+    assert!(steps > 3, "{steps} steps");
 }
 
 #[test]
@@ -57,17 +66,17 @@ fn planted_bugs_of_membership_are_found() {
     }
 }
 
-/// Rule: truncation, retries
+/// Rule: fencing, retries, truncation
 #[test]
 fn planted_bugs_are_found() {
     // Those that show early; `simulate --bugs` looks for all.
     for bug in [
         Bug::TruncatesToHighWatermark,
-        Bug::LeadsBeforeRegistration,
         Bug::CountsFetchersAsCaughtUp,
         Bug::AcknowledgesBeforeCommit,
         Bug::FollowersForgetProducers,
         Bug::FencesWithoutShrinking,
+        Bug::TimesOutByWallClock,
     ] {
         let found = (0..100).any(|seed| run(seed, Some(bug), false).violation.is_some());
         assert!(found, "{bug:?} goes unnoticed");

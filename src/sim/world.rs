@@ -70,6 +70,8 @@ pub struct Outcome {
 pub struct Process {
     /// Which of the node's processes.
     number: u64,
+    /// What its monotonic clock shows beyond the world's time: each process counts from a point of its own.
+    clock_offset_ms: i64,
     pub broker: Broker,
     pub controller: Option<Active>,
 }
@@ -83,8 +85,8 @@ pub struct Node {
     process: Option<Process>,
     processes: u64,
     frozen_until_ms: i64,
-    /// Clocks of different machines have nothing to do with each other.
-    clock_offset_ms: i64,
+    /// How far the machine's wall clock is off. [`Fault::ClockJump`](super::faults::Fault) sets it.
+    pub wall_offset_ms: i64,
     /// It crashed, and is not back in all ISRs.
     pub is_recovering: bool,
     /// A power failure took records that are not all back.
@@ -234,14 +236,11 @@ impl World {
 
     fn begin(&mut self) {
         for node in self.plan.nodes.iter().copied() {
-            let clock_offset_ms = self.rng.below(1_000_000) as i64;
-            self.nodes.insert(
-                node,
-                Node {
-                    clock_offset_ms,
-                    ..Node::default()
-                },
-            );
+            let machine = Node {
+                wall_offset_ms: self.rng.below(1_000_000) as i64,
+                ..Node::default()
+            };
+            self.nodes.insert(node, machine);
             self.start_process(node);
         }
         self.schedule(0, Event::Quorum);
@@ -415,7 +414,7 @@ impl World {
             Timer::Fetch(leader) => self.on_fetch_timer(node, leader),
             Timer::FetchMore(leader) => self.fetch(node, leader),
             Timer::Flush => self.on_flush_timer(node),
-            Timer::Controller => self.on_controller_timer(node),
+            Timer::Controller => return self.on_controller_timer(node),
             Timer::Propose => self.send_proposals(node),
             Timer::AlterPartition(request) => return self.on_alter_partition_timer(node, request),
         }
@@ -457,9 +456,18 @@ impl World {
         }
     }
 
-    /// What the node's monotonic clock shows.
+    /// What the monotonic clock of the node's process shows: it never jumps.
     pub fn local_ms(&self, node: NodeId) -> i64 {
-        self.now_ms + self.nodes[&node].clock_offset_ms
+        if self.plan.bug == Some(Bug::TimesOutByWallClock) {
+            return self.wall_ms(node);
+        }
+        let process = self.nodes[&node].process.as_ref();
+        self.now_ms + process.map_or(0, |process| process.clock_offset_ms)
+    }
+
+    /// What the machine takes for the time of day.
+    pub fn wall_ms(&self, node: NodeId) -> i64 {
+        self.now_ms + self.nodes[&node].wall_offset_ms
     }
 
     // ---- nodes and processes ---------------------------------------------------------------------------------------
@@ -558,6 +566,11 @@ impl World {
     fn start_process(&mut self, node: NodeId) {
         let incarnation = Uuid::from_u128(u128::from(self.rng.next_u64()) << 64 | 1 << 20);
         let cuts = self.plan.bug == Some(Bug::TruncatesToHighWatermark);
+        // Ours counts from its start, as `Clock` does; from anywhere else nothing may differ.
+        let clock_offset_ms = match self.rng.below(2) {
+            0 => -self.now_ms,
+            _ => self.rng.below(1_000_000) as i64,
+        };
         let disk = self.node_mut(node);
         if disk.process.is_some() {
             return;
@@ -572,6 +585,7 @@ impl World {
         let previous_epoch = disk.clean_shutdown_epoch.take().unwrap_or(-1);
         disk.process = Some(Process {
             number: disk.processes,
+            clock_offset_ms,
             broker: Broker::new(node, disk.processes, incarnation, previous_epoch),
             controller: None,
         });
