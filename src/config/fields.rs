@@ -296,6 +296,8 @@ config_fields! {
     controller_quorum_fetch_snapshot_max_bytes: i32,
     controller_quorum_append_linger_ms: i32,
     controller_socket_timeout_ms: i32,
+    socket_connection_setup_timeout_ms: i64,
+    socket_connection_setup_timeout_max_ms: i64,
     metadata_log_segment_bytes: i32,
     metadata_log_segment_ms: i64,
     metadata_log_max_record_bytes_between_snapshots: i64,

@@ -55,6 +55,18 @@ const IGNORED: &[(&str, &str)] = &[
         "*.purgatory.purge.interval.requests",
         "there is no purgatory",
     ),
+    (
+        "group.coordinator.append.linger.ms",
+        "what a turn of the coordinator decided is appended at once, together",
+    ),
+    (
+        "controller.quorum.append.linger.ms",
+        "what comes while the metadata log is written goes into its next write",
+    ),
+    (
+        "server.max.startup.time.ms",
+        "a start takes as long as recovery takes, and says how far it is",
+    ),
     ("broker.id.generation.enable", "it belonged to ZooKeeper"),
     ("reserved.broker.max.id", "it belonged to ZooKeeper"),
     (

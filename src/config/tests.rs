@@ -338,6 +338,9 @@ fn unknown_and_legacy_keys_are_warned_about() {
         "metadata.max.idle.interval.ms",
         "metadata.max.retention.bytes",
         "metadata.max.retention.ms",
+        "group.coordinator.append.linger.ms",
+        "controller.quorum.append.linger.ms",
+        "server.max.startup.time.ms",
     ] {
         let said = warnings(&format!("{without_effect}=1"));
         assert!(said.contains("is ignored"), "{without_effect}: {said}");

@@ -443,6 +443,7 @@ impl Handle {
             let answer = match (&self.remote, elsewhere) {
                 (Some(remote), Some(leader)) if left_ms > 0 => {
                     let timeout = Duration::from_millis(u64::from(left_ms.unsigned_abs()));
+                    let timeout = remote.patience(timeout);
                     let caller = self.caller.as_deref();
                     let answer = remote.call(leader, caller, version, &*request, timeout);
                     answer.await

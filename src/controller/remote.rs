@@ -17,6 +17,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use tracing::debug;
 
+use crate::config::Config;
 use crate::protocol::messages::broker_heartbeat::BrokerHeartbeatResponse;
 use crate::protocol::principal::Principal;
 use crate::protocol::{Error, ErrorCode};
@@ -25,6 +26,8 @@ use crate::rpc::{self, Peer, Request, RpcError, Settings};
 use crate::types::BrokerId;
 
 const ENVELOPE_VERSION: i16 = 0;
+/// Whoever leads is near, or somebody else leads soon.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Which connection a request takes: heartbeats must not wait behind the creation of many topics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,15 +64,25 @@ fn octets(address: IpAddr) -> Bytes {
 pub struct Remote {
     own_id: BrokerId,
     log: Arc<dyn MetaLog>,
+    settings: Settings,
+    /// `controller.socket.timeout.ms`
+    answer_timeout: Duration,
     /// One connection a lane, to whoever led when it was last used.
     peers: Mutex<BTreeMap<Lane, (VoterEndpoint, Peer)>>,
 }
 
 impl Remote {
-    pub fn new(own_id: BrokerId, log: Arc<dyn MetaLog>) -> Self {
+    pub fn new(config: &Config, log: Arc<dyn MetaLog>) -> Self {
+        let timeout_ms = config.controller_socket_timeout_ms.max(1).unsigned_abs();
         Self {
-            own_id,
+            own_id: config.node_id,
             log,
+            settings: Settings {
+                client_id: config.node_id.to_string().into(),
+                backoff_max: Duration::from_millis(200),
+                ..Settings::of(config).connecting_within(CONNECT_TIMEOUT)
+            },
+            answer_timeout: Duration::from_millis(u64::from(timeout_ms)),
             peers: Mutex::default(),
         }
     }
@@ -78,6 +91,11 @@ impl Remote {
     pub(super) fn leader(&self) -> Option<BrokerId> {
         let leader = self.log.leader().borrow().leader_id;
         leader.filter(|id| *id != self.own_id)
+    }
+
+    /// How long the active controller may take to answer before it is asked again, on another connection, of the time that is left.
+    pub(super) fn patience(&self, left: Duration) -> Duration {
+        left.min(self.answer_timeout)
     }
 
     /// Waits until somebody else is said to lead, or for `longest`.
@@ -135,13 +153,7 @@ impl Remote {
         {
             return peer.clone();
         }
-        let settings = Settings {
-            client_id: self.own_id.to_string().into(),
-            connect_timeout: Duration::from_secs(1),
-            backoff_max: Duration::from_millis(200),
-            ..Settings::default()
-        };
-        let peer = Peer::new(&endpoint.host, endpoint.port, settings);
+        let peer = Peer::new(&endpoint.host, endpoint.port, self.settings.clone());
         peers.insert(lane, (endpoint, peer.clone()));
         peer
     }

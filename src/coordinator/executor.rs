@@ -24,6 +24,8 @@ pub struct RuntimeConfig {
     /// How long an operation waits for the high watermark before it fails with `RequestTimedOut`.
     pub write_timeout_ms: i64,
     pub compression: CompressionType,
+    /// What is read at a time while a partition is loaded.
+    pub load_bytes: usize,
 }
 
 pub struct Executor<S: Shard> {

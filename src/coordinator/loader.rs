@@ -10,8 +10,6 @@ use crate::protocol::batch::{BatchHeader, Batches, Records};
 use crate::protocol::error::{Error, ErrorCode};
 use crate::types::{Offset, TopicPartition};
 
-/// `offsets.load.buffer.size` is 5 MiB in Kafka; reads are whole batches of about this.
-const READ_BYTES: usize = 1024 * 1024;
 /// What one compressed batch may inflate to.
 const INFLATED_BYTES_MAX: usize = 256 * 1024 * 1024;
 
@@ -28,11 +26,12 @@ pub struct Loaded<H: HardState> {
     pub records: u64,
 }
 
-/// Reads the whole partition. What lies at or above `high_watermark` stays revertible.
+/// Reads the whole partition, whole batches of about `read_bytes` at a time. What lies at or above `high_watermark` stays revertible.
 pub fn load<H: HardState>(
     writer: &dyn PartitionWriter,
     tp: &TopicPartition,
     high_watermark: Offset,
+    read_bytes: usize,
 ) -> Result<Loaded<H>, Error> {
     let (log_start_offset, mut end) = writer.offsets(tp)?;
     let mut loaded = Loaded {
@@ -43,7 +42,7 @@ pub fn load<H: HardState>(
         records: 0,
     };
     while loaded.next_offset < end {
-        let bytes = writer.read(tp, loaded.next_offset, READ_BYTES)?;
+        let bytes = writer.read(tp, loaded.next_offset, read_bytes)?;
         if bytes.is_empty() {
             // Compaction may have emptied the tail.
             break;

@@ -276,14 +276,18 @@ impl<S: Shard> Runtime<S> {
         let high_watermark = self.writer.high_watermark(tp)?;
         let committed = *high_watermark.borrow();
         let (log_start_offset, next_offset) = self.writer.offsets(tp)?;
+        let read_bytes = self.config.load_bytes;
         if log_start_offset == next_offset {
-            return Ok((load(&*self.writer, tp, committed)?, high_watermark));
+            return Ok((
+                load(&*self.writer, tp, committed, read_bytes)?,
+                high_watermark,
+            ));
         }
         let _permit = self.loads.acquire().await;
         let (writer, partition) = (self.writer.clone(), tp.clone());
         let start_ms = self.clock.monotonic_ms();
         let loaded: Loaded<S::Hard> =
-            tokio::task::spawn_blocking(move || load(&*writer, &partition, committed))
+            tokio::task::spawn_blocking(move || load(&*writer, &partition, committed, read_bytes))
                 .await
                 .map_err(|e| Error::new(ErrorCode::UnknownServerError, e.to_string()))??;
         let took_ms = self.clock.monotonic_ms() - start_ms;

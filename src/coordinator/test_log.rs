@@ -21,6 +21,7 @@ struct Inner {
     bytes: BytesMut,
     next_offset: Offset,
     appends: usize,
+    reads: Vec<usize>,
     hold: bool,
     fail_with: Option<ErrorCode>,
 }
@@ -40,6 +41,11 @@ impl TestLog {
     /// Batches appended so far.
     pub(crate) fn appends(&self) -> usize {
         self.lock().appends
+    }
+
+    /// How much each read asked for.
+    pub(crate) fn reads(&self) -> Vec<usize> {
+        self.lock().reads.clone()
     }
 
     pub(crate) fn next_offset(&self) -> Offset {
@@ -94,6 +100,7 @@ impl PartitionWriter for TestLog {
     }
 
     fn read(&self, _tp: &TopicPartition, from: Offset, max_bytes: usize) -> Result<Bytes, Error> {
+        self.lock().reads.push(max_bytes);
         let all = self.lock().bytes.clone().freeze();
         let mut read = BytesMut::new();
         for batch in Batches::new(all) {

@@ -120,10 +120,14 @@ impl Shard for Counting {
     }
 }
 
+/// Less than two batches of an increment.
+const LOAD_BYTES: usize = 100;
+
 fn runtime(log: &Arc<TestLog>) -> Arc<Runtime<Counting>> {
     let config = RuntimeConfig {
         write_timeout_ms: 60_000,
         compression: CompressionType::Lz4,
+        load_bytes: LOAD_BYTES,
     };
     Runtime::new("topic", config, log.clone(), Clock::system(), |_| Counting)
 }
@@ -174,6 +178,7 @@ async fn partition_is_served_while_it_is_led_and_loaded_when_it_comes_back() {
     );
     runtime.on_elected(0, 2);
     assert_eq!(increment(&runtime, "a").await, Ok(4));
+    assert_eq!(log.reads(), [LOAD_BYTES; 3], "a batch at a time");
     runtime.shutdown();
     assert_eq!(
         increment(&runtime, "a").await,

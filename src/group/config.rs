@@ -29,6 +29,8 @@ pub struct GroupConfig {
     pub offsets_topic_num_partitions: i32,
     /// `offsets.topic.compression.codec`
     pub offsets_topic_compression: CompressionType,
+    /// `offsets.load.buffer.size`
+    pub offsets_load_buffer_bytes: usize,
 }
 
 impl Default for GroupConfig {
@@ -44,6 +46,7 @@ impl Default for GroupConfig {
             offsets_commit_timeout_ms: 5_000,
             offsets_topic_num_partitions: 50,
             offsets_topic_compression: CompressionType::None,
+            offsets_load_buffer_bytes: 5_242_880,
         }
     }
 }
@@ -65,6 +68,8 @@ impl From<&Config> for GroupConfig {
             offsets_topic_compression: codec
                 .and_then(CompressionType::from_id)
                 .unwrap_or(CompressionType::None),
+            offsets_load_buffer_bytes: config.offsets_load_buffer_size.max(1).unsigned_abs()
+                as usize,
         }
     }
 }

@@ -50,6 +50,7 @@ impl GroupCoordinator {
         let runtime_config = RuntimeConfig {
             write_timeout_ms: config.offsets_commit_timeout_ms,
             compression: config.offsets_topic_compression,
+            load_bytes: config.offsets_load_buffer_bytes,
         };
         let shard_config = config.clone();
         let runtime = Runtime::new(

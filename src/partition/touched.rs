@@ -16,6 +16,7 @@ use super::Partition;
 pub enum Timer {
     CheckpointHighWatermarks,
     CheckpointLogs,
+    CheckpointLogStarts,
     ShrinkIsr,
     ReleaseFiles,
     CleanLogs,
@@ -23,9 +24,10 @@ pub enum Timer {
 
 impl Timer {
     /// All of them, in their order.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::CheckpointHighWatermarks,
         Self::CheckpointLogs,
+        Self::CheckpointLogStarts,
         Self::ShrinkIsr,
         Self::ReleaseFiles,
         Self::CleanLogs,

@@ -16,6 +16,7 @@ use super::types::{VoterEndpoint, VoterNode};
 use crate::clock::Clock;
 use crate::config::{Config, TopicConfig, parse_server};
 use crate::log::{LogDir, LogDirs};
+use crate::rpc::Settings;
 use crate::types::{BrokerId, CLUSTER_METADATA_TOPIC, Uuid};
 
 /// This node's part in the quorum.
@@ -89,9 +90,11 @@ impl Observer {
             static_voters(config).into_values().collect()
         };
         let millis = |ms: i32| Duration::from_millis(u64::from(ms.unsigned_abs()));
+        let request_timeout = millis(config.controller_quorum_request_timeout_ms);
         let timing = ObserverTiming {
             fetch_timeout: millis(config.controller_quorum_fetch_timeout_ms),
-            request_timeout: millis(config.controller_quorum_request_timeout_ms),
+            request_timeout,
+            connect_timeout: request_timeout.min(Settings::of(config).connect_timeout),
             retry_backoff: millis(config.controller_quorum_retry_backoff_ms),
             fetch_bytes_max: config.controller_quorum_fetch_max_bytes,
             snapshot_bytes_max: config.controller_quorum_fetch_snapshot_max_bytes,

@@ -26,6 +26,7 @@
 use std::time::Duration;
 
 use crate::config::Config;
+use crate::rpc::Settings;
 
 const SILENCE_MS: u64 = 750;
 const HEARTBEAT_INTERVAL_MS: u64 = 100;
@@ -44,6 +45,8 @@ pub struct QuorumTiming {
     pub heartbeat_interval_ms: u64,
     pub vote_timeout: Duration,
     pub request_timeout: Duration,
+    /// No longer than `socket.connection.setup.timeout.ms`, nor than an answer to a vote is worth waiting for.
+    pub connect_timeout: Duration,
     pub retry_backoff: Duration,
     /// A leader that a majority has been silent to for longer does not say that it leads (Kafka's check quorum: one and a
     /// half times the fetch timeout).
@@ -68,7 +71,7 @@ impl QuorumTiming {
             config.is_set(&name).then_some(value)
         };
         let silence = set("fetch.timeout", config.controller_quorum_fetch_timeout_ms);
-        Self::new(
+        let timing = Self::new(
             silence.or_else(|| {
                 set(
                     "election.timeout",
@@ -85,7 +88,13 @@ impl QuorumTiming {
             ),
             set("retry.backoff", config.controller_quorum_retry_backoff_ms),
             u64::try_from(config.controller_quorum_fetch_timeout_ms).unwrap_or(0),
-        )
+        );
+        Self {
+            connect_timeout: timing
+                .vote_timeout
+                .min(Settings::of(config).connect_timeout),
+            ..timing
+        }
     }
 
     fn new(
@@ -109,6 +118,7 @@ impl QuorumTiming {
             heartbeat_interval_ms,
             vote_timeout: request_timeout.unwrap_or(VOTE_TIMEOUT),
             request_timeout: request_timeout.unwrap_or(REQUEST_TIMEOUT),
+            connect_timeout: request_timeout.unwrap_or(VOTE_TIMEOUT),
             retry_backoff: retry_backoff_ms.map_or(RETRY_BACKOFF, Duration::from_millis),
             majority_silence_max: Duration::from_millis(fetch_timeout_ms * 3 / 2),
             catch_up_max: CATCH_UP_MAX,

@@ -190,7 +190,8 @@ impl Transport for RpcTransport {
 fn new_peer(timing: &QuorumTiming, endpoint: &VoterEndpoint) -> Peer {
     let settings = Settings {
         client_id: "raft".into(),
-        connect_timeout: timing.vote_timeout,
+        connect_timeout: timing.connect_timeout,
+        connect_timeout_max: timing.connect_timeout,
         backoff_min: timing.retry_backoff,
         // A voter that is back is wanted at once.
         backoff_max: timing.retry_backoff.max(BACKOFF_MAX),

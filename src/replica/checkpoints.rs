@@ -22,10 +22,17 @@ impl ReplicaManager {
         }
     }
 
-    /// The timer of [`ReplicaManager::write_log_offsets`]; nobody else may take what was touched.
+    /// The timer of `recovery-point-offset-checkpoint` and `cleaner-offset-checkpoint`.
     pub fn checkpoint_logs(&self) {
         if self.touched().take_any(Timer::CheckpointLogs) {
-            self.write_log_offsets();
+            self.write_recovery_points();
+        }
+    }
+
+    /// The timer of `log-start-offset-checkpoint`.
+    pub fn checkpoint_log_starts(&self) {
+        if self.touched().take_any(Timer::CheckpointLogStarts) {
+            self.write_log_starts();
         }
     }
 
@@ -36,9 +43,17 @@ impl ReplicaManager {
 
     /// `recovery-point-offset-checkpoint`, `log-start-offset-checkpoint` and `cleaner-offset-checkpoint`.
     pub(super) fn write_log_offsets(&self) {
+        self.write_recovery_points();
+        self.write_log_starts();
+    }
+
+    fn write_recovery_points(&self) {
         self.checkpoint(Checkpoint::RecoveryPoint, recovery_point);
-        self.checkpoint(Checkpoint::LogStartOffset, log_start_offset);
         self.checkpoint_cleaner();
+    }
+
+    fn write_log_starts(&self) {
+        self.checkpoint(Checkpoint::LogStartOffset, log_start_offset);
     }
 
     /// `cleaner-offset-checkpoint`: up to where logs were compacted.

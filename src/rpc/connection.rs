@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::debug;
@@ -52,6 +52,7 @@ pub(super) struct Connection {
     settings: Settings,
     queue: mpsc::Receiver<Outgoing>,
     backoff: Duration,
+    connect_timeout: Duration,
     next_correlation_id: i32,
     /// In the order of sending, which is the order of the answers. Bounded by `in_flight_max`.
     in_flight: VecDeque<InFlight>,
@@ -68,6 +69,7 @@ impl Connection {
             target,
             address,
             backoff: settings.backoff_min,
+            connect_timeout: settings.connect_timeout,
             settings,
             queue,
             next_correlation_id: 0,
@@ -81,23 +83,18 @@ impl Connection {
             if first.reply.is_closed() {
                 continue;
             }
-            match self.connect().await {
+            let (host, port) = &self.address;
+            let connecting = connect(host, *port, self.settings.receive_buffer_bytes);
+            let connected = tokio::time::timeout(self.connect_timeout, connecting).await;
+            match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                 Ok(stream) => {
                     self.backoff = self.settings.backoff_min;
+                    self.connect_timeout = self.settings.connect_timeout;
                     self.serve(stream, first).await;
                 }
                 Err(error) => self.rest(first, &error.to_string()).await,
             }
         }
-    }
-
-    async fn connect(&self) -> io::Result<TcpStream> {
-        let (host, port) = &self.address;
-        let connecting = TcpStream::connect((host.as_str(), *port));
-        let connected = tokio::time::timeout(self.settings.connect_timeout, connecting);
-        let stream = connected.await.map_err(|_| io::ErrorKind::TimedOut)??;
-        stream.set_nodelay(true)?;
-        Ok(stream)
     }
 
     /// Fails what is queued, and lets some time pass before the next attempt.
@@ -113,6 +110,7 @@ impl Connection {
         }
         tokio::time::sleep(self.backoff).await;
         self.backoff = (self.backoff * 2).min(self.settings.backoff_max);
+        self.connect_timeout = self.settings.next_connect_timeout(self.connect_timeout);
     }
 
     async fn serve(&mut self, stream: TcpStream, first: Outgoing) {
@@ -206,6 +204,33 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// Connects to the first of the host's addresses that answers. The buffer is set before: the window of a connection follows from it.
+pub(super) async fn connect(
+    host: &str,
+    port: u16,
+    receive_buffer_bytes: Option<u32>,
+) -> io::Result<TcpStream> {
+    let mut failed = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+    for address in tokio::net::lookup_host((host, port)).await? {
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        if let Some(size) = receive_buffer_bytes {
+            socket.set_recv_buffer_size(size)?;
+        }
+        match socket.connect(address).await {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
 }
 
 fn bad(reason: String) -> io::Error {

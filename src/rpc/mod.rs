@@ -23,6 +23,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::config::Config;
 use connection::{Connection, Outgoing};
 
 /// Requests that wait for their turn; more callers wait with their requests.
@@ -36,8 +37,12 @@ const SIZE_BYTES: usize = 4;
 pub struct Settings {
     /// Client id in every request header.
     pub client_id: Arc<str>,
-    /// `socket.connection.setup.timeout.ms`
+    /// `socket.connection.setup.timeout.ms`; doubles up to `connect_timeout_max` while no connection can be made.
     pub connect_timeout: Duration,
+    /// `socket.connection.setup.timeout.max.ms`
+    pub connect_timeout_max: Duration,
+    /// Size of the socket's receive buffer; `None` leaves it to the system, whose buffers grow with the need.
+    pub receive_buffer_bytes: Option<u32>,
     /// First rest after a connection could not be made; doubles up to `backoff_max`.
     pub backoff_min: Duration,
     pub backoff_max: Duration,
@@ -52,10 +57,39 @@ impl Default for Settings {
         Self {
             client_id: "ottla".into(),
             connect_timeout: Duration::from_secs(10),
+            connect_timeout_max: Duration::from_secs(30),
+            receive_buffer_bytes: None,
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(1),
             in_flight_max: 16,
             response_bytes_max: 100 * 1024 * 1024,
+        }
+    }
+}
+
+impl Settings {
+    /// As the configuration says.
+    pub fn of(config: &Config) -> Self {
+        let millis = |ms: i64| Duration::from_millis(ms.max(1).unsigned_abs());
+        Self {
+            connect_timeout: millis(config.socket_connection_setup_timeout_ms),
+            connect_timeout_max: millis(config.socket_connection_setup_timeout_max_ms),
+            ..Self::default()
+        }
+    }
+
+    /// After an attempt that failed. A maximum below the first one changes nothing, as in Kafka.
+    fn next_connect_timeout(&self, last: Duration) -> Duration {
+        (last * 2).min(self.connect_timeout_max.max(self.connect_timeout))
+    }
+
+    /// For connections that are worth no more than `longest` at a time, because they are tried again at once.
+    #[must_use]
+    pub fn connecting_within(self, longest: Duration) -> Self {
+        Self {
+            connect_timeout: self.connect_timeout.min(longest),
+            connect_timeout_max: self.connect_timeout_max.min(longest),
+            ..self
         }
     }
 }

@@ -11,7 +11,9 @@ use kafka_protocol::protocol::Encodable;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::connection::connect;
 use super::{Peer, RawRequest, RpcError, Settings};
+use crate::config::Config;
 use crate::protocol::header::{RequestHeader, encode_response_header};
 use crate::protocol::messages::broker_heartbeat::{
     BrokerHeartbeatRequest, BrokerHeartbeatResponse,
@@ -290,4 +292,30 @@ async fn a_listener_that_closes_connections_lives_and_one_that_refuses_them_does
     assert!(was_connected.unwrap().unwrap());
     let never = tokio::time::timeout(PATIENCE, super::until_refused("127.0.0.1", port)).await;
     assert!(!never.unwrap());
+}
+
+#[tokio::test]
+async fn connections_are_set_up_as_the_settings_say() {
+    let settings = [
+        ("node.id", "1"),
+        ("log.dirs", "/nowhere"),
+        ("socket.connection.setup.timeout.ms", "300"),
+        ("socket.connection.setup.timeout.max.ms", "700"),
+    ];
+    let settings = settings.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let settings = Settings::of(&Config::load(None, &settings).unwrap());
+    let millis = Duration::from_millis;
+    assert_eq!(settings.connect_timeout, millis(300));
+    assert_eq!(settings.next_connect_timeout(millis(300)), millis(600));
+    assert_eq!(settings.next_connect_timeout(millis(600)), millis(700));
+    let near = settings.connecting_within(millis(200));
+    assert_eq!(near.connect_timeout, millis(200));
+    assert_eq!(near.next_connect_timeout(millis(200)), millis(200));
+
+    let server = Server::start().await;
+    let port = server.0.local_addr().unwrap().port();
+    let stream = connect("localhost", port, Some(8 * 1024)).await.unwrap();
+    // The kernel doubles what is asked for.
+    let size = rustix::net::sockopt::socket_recv_buffer_size(&stream).unwrap();
+    assert!((8 * 1024..=16 * 1024).contains(&size), "{size}");
 }

@@ -278,7 +278,7 @@ impl Parts<'_> {
         shutdown: &CancellationToken,
     ) -> Result<controller::Handle, StartError> {
         let log = self.quorum.log();
-        let remote = Remote::new(self.config.node_id, Arc::clone(&log));
+        let remote = Remote::new(self.config, Arc::clone(&log));
         let (images, clock) = (self.images.clone(), self.clock.clone());
         if !self.config.is_controller() {
             return Ok(controller::Handle::elsewhere(images, clock, remote));

@@ -43,6 +43,14 @@ pub fn spawn(
         },
     );
     timer(
+        millis(i64::from(
+            config.log_flush_start_offset_checkpoint_interval_ms,
+        )),
+        |replicas, _| {
+            replicas.checkpoint_log_starts();
+        },
+    );
+    timer(
         millis(i64::from(config.producer_id_expiration_check_interval_ms)),
         |replicas, clock| {
             replicas.remove_expired_producers(clock.wall_ms());

@@ -18,6 +18,7 @@ use crate::protocol::metadata_records::{
 };
 use crate::quorum::{
     BoxFuture, Committed, LeaderAndEpoch, MetaLog, ProposeError, QuorumInfo, SnapshotError,
+    VoterEndpoint,
 };
 use crate::types::LeaderEpoch;
 
@@ -37,6 +38,8 @@ struct State {
     held: Option<Vec<oneshot::Sender<()>>>,
     /// How long a commit takes.
     delay: Duration,
+    /// Where other nodes listen.
+    endpoint: Option<VoterEndpoint>,
     /// Only so many proposals more are accepted.
     accepted_max: Option<usize>,
 }
@@ -56,6 +59,10 @@ impl MemoryLog {
     pub(super) fn lead(&self, leader_id: Option<BrokerId>, epoch: LeaderEpoch) {
         self.leader
             .send_replace(LeaderAndEpoch { leader_id, epoch });
+    }
+
+    pub(super) fn others_listen_at(&self, endpoint: VoterEndpoint) {
+        self.state.lock().expect("state").endpoint = Some(endpoint);
     }
 
     fn hold_commits(&self) {
@@ -135,6 +142,10 @@ impl MetaLog for MemoryLog {
 
     fn leader(&self) -> watch::Receiver<LeaderAndEpoch> {
         self.leader.subscribe()
+    }
+
+    fn endpoint(&self, _: BrokerId) -> Option<VoterEndpoint> {
+        self.state.lock().expect("state").endpoint.clone()
     }
 
     fn subscribe(&self) -> mpsc::Receiver<Committed> {

@@ -7,6 +7,7 @@ mod partition_changes;
 mod periodic;
 mod placement;
 mod reassignments;
+mod remote;
 mod replay;
 mod topics;
 

@@ -71,10 +71,12 @@ impl Sim {
         let tp = TopicPartition::new("__consumer_offsets", 0);
         let high_watermark = log.high_watermark(&tp).expect("a log");
         let committed = *high_watermark.borrow();
-        let loaded = load(&**log, &tp, committed).expect("sound log");
+        let loaded =
+            load(&**log, &tp, committed, config.offsets_load_buffer_bytes).expect("sound log");
         let runtime = RuntimeConfig {
             write_timeout_ms: 5_000,
             compression: CompressionType::None,
+            load_bytes: config.offsets_load_buffer_bytes,
         };
         let shard = GroupShard::new(config.clone());
         Executor::new(tp, 0, runtime, log.clone(), high_watermark, loaded, shard)
@@ -83,7 +85,9 @@ impl Sim {
     /// The state that another broker would load now.
     fn loaded_state(&self) -> GroupState {
         let tp = TopicPartition::new("__consumer_offsets", 0);
-        load(&*self.log, &tp, 0).expect("sound log").state
+        load(&*self.log, &tp, 0, self.config.offsets_load_buffer_bytes)
+            .expect("sound log")
+            .state
     }
 
     /// The coordinator moves to another broker.

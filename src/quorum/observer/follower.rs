@@ -195,7 +195,8 @@ impl Follower {
         self.peers.of(address, endpoint, || {
             let settings = Settings {
                 client_id: format!("observer-{}", params.node_id).into(),
-                connect_timeout: params.timing.request_timeout,
+                connect_timeout: params.timing.connect_timeout,
+                connect_timeout_max: params.timing.connect_timeout,
                 backoff_max: CONNECT_BACKOFF_MAX,
                 ..Settings::default()
             };

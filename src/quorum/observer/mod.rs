@@ -60,6 +60,8 @@ pub struct ObserverTiming {
     pub fetch_timeout: Duration,
     /// `controller.quorum.request.timeout.ms`
     pub request_timeout: Duration,
+    /// No longer than `socket.connection.setup.timeout.ms`, nor than an answer may take.
+    pub connect_timeout: Duration,
     /// `controller.quorum.retry.backoff.ms`
     pub retry_backoff: Duration,
     /// `controller.quorum.fetch.max.bytes`

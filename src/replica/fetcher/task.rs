@@ -138,10 +138,15 @@ impl Fetcher {
         match &self.peer {
             Some((known, peer)) if *known == place => Some(peer.clone()),
             _ => {
+                let config = self.context.config.load();
+                let name = "replica.socket.receive.buffer.bytes";
+                let size = config.replica_socket_receive_buffer_bytes;
                 let settings = Settings {
                     client_id: format!("broker-{}-fetcher", self.context.replicas.broker_id())
                         .into(),
-                    ..Settings::default()
+                    // -1, too, leaves it to the system.
+                    receive_buffer_bytes: u32::try_from(size).ok().filter(|_| config.is_set(name)),
+                    ..Settings::of(&config)
                 };
                 let peer = Peer::new(&place.0, place.1, settings);
                 self.session.forget();

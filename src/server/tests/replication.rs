@@ -233,7 +233,12 @@ impl Fixture {
     }
 
     /// DeleteRecords up to `offset`: code and low watermark.
-    fn delete_records(&self, topic: &'static str, offset: i64, timeout_ms: i32) -> (i16, i64) {
+    pub(super) fn delete_records(
+        &self,
+        topic: &'static str,
+        offset: i64,
+        timeout_ms: i32,
+    ) -> (i16, i64) {
         let partition = DeleteRecordsPartition::default().with_offset(offset);
         let topic = DeleteRecordsTopic::default()
             .with_name(TopicName(StrBytes::from_static_str(topic)))

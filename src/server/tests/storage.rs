@@ -1,9 +1,7 @@
 //! What a broker makes of the directories that it starts on, and those that it refuses.
 
-use tempfile::TempDir;
-
 use super::super::storage::{formatted_records, identify};
-use crate::config::Config;
+use super::*;
 use crate::controller::feature_records;
 use crate::log::LogDirs;
 use crate::metadata::features::{self, METADATA_VERSION};
@@ -96,4 +94,25 @@ fn logs_without_meta_properties_are_not_given_to_a_new_cluster() {
         std::fs::rename(lost, meta).expect("moved back");
     }
     start().expect("it is known whose they are");
+}
+
+#[test]
+fn log_starts_are_checkpointed_at_an_interval_of_their_own() {
+    let broker = Fixture::start_with(&[("log.flush.start.offset.checkpoint.interval.ms", "50")]);
+    let mut stream = broker.connect();
+    create_topic(&mut stream, "cut");
+    stream.write_all(&produce("cut", "value", 1)).expect("sent");
+    assert_eq!(produced_offset(response(&mut stream).1), 0);
+    assert_eq!(broker.delete_records("cut", 1, 10_000), (0, 1));
+    let says = |file: &str| {
+        let text = std::fs::read_to_string(broker.dir.path().join(file));
+        text.is_ok_and(|text| text.lines().any(|line| line == "cut 0 1"))
+    };
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while !says("log-start-offset-checkpoint") {
+        assert!(std::time::Instant::now() < deadline, "nothing is written");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // Those are due in a minute.
+    assert!(!says("recovery-point-offset-checkpoint"));
 }
