@@ -165,6 +165,7 @@ features() { # of the directory that Kafka's tool formatted last
 check "a cluster begins with the features that Kafka's tool formatted" features
 kill "$BROKER_PID"
 wait "$BROKER_PID"
+source "$OTTLA_ROOT/compat-tests/cli/dockerfile.sh"
 no_file() {
     BROKER_PORT=$(free_port)
     BOOTSTRAP=127.0.0.1:$BROKER_PORT
