@@ -14,7 +14,7 @@ use super::bug::Bug;
 use super::messages::{
     ControllerAnswer, ControllerRequest, Event, Message, Produce, RequestId, Timer,
 };
-use super::oracle::Checked;
+use super::oracle::{Checked, Violation};
 use super::replica_log::{Entry, ReplicaLog};
 use super::world::{CLUSTER_ID, World};
 use super::{NodeId, PartitionIndex};
@@ -154,20 +154,22 @@ impl World {
     pub(super) fn on_metadata(&mut self, node: NodeId, from: usize, to: usize) -> Checked {
         let batches = self.quorum.batches()[from.min(to)..to].to_vec();
         let is_caught_up = to == self.quorum.batches().len();
+        let repeats = self.plan.bug == Some(Bug::AppliesMetadataTwice);
         let hasty = self.plan.bug == Some(Bug::LeadsBeforeRegistration);
         let Some(broker) = self.broker_mut(node) else {
             return Ok(());
         };
-        if broker.batches_applied != from {
+        if broker.batches_applied != from && !repeats {
             return Ok(());
         }
         let mut changes = MetadataDelta::default();
         for batch in &batches {
             for record in &*batch.entry.records {
-                broker
-                    .image
-                    .apply(record, &mut changes)
-                    .expect("committed records fit: the oracle's image took them");
+                if let Err(reason) = broker.image.apply(record, &mut changes) {
+                    return Err(Violation(format!(
+                        "MetadataLogMatching: {record:?} does not fit on {node}: {reason}"
+                    )));
+                }
             }
             broker.image.last_offset = batch.last_offset;
         }
@@ -176,10 +178,14 @@ impl World {
         // this one may have lost.
         let registered = broker.image.cluster.broker(node).map(|known| known.epoch);
         let is_registered = broker.epoch.is_some() && registered == broker.epoch;
-        if !broker.published && !(is_caught_up && (is_registered || hasty)) {
+        let goes_on = broker.published || is_caught_up && (is_registered || hasty);
+        let first = goes_on && !std::mem::replace(&mut broker.published, true);
+        if let Some(broker) = self.broker(node) {
+            self.check_image(format_args!("broker {node}"), &broker.image, to)?;
+        }
+        if !goes_on {
             return Ok(());
         }
-        let first = !std::mem::replace(&mut broker.published, true);
         self.publish(node, &changes, first)
     }
 
@@ -227,10 +233,16 @@ impl World {
                 .entry(index)
                 .or_insert_with(|| PartitionState::new(node, high_watermark, rules));
         }
+        let starts_low = self.plan.bug == Some(Bug::JoinsBelowEpochStart);
         self.with_partition(node, index, |state, log| {
             let next_offset = log.next_offset();
             let active = active_epochs(image);
-            let transition = state.apply(registration, next_offset, now_ms, &active);
+            let epoch_start = if starts_low {
+                state.high_watermark()
+            } else {
+                next_offset
+            };
+            let transition = state.apply(registration, epoch_start, now_ms, &active);
             if transition == (Transition::Leader { is_new_epoch: true }) {
                 log.epochs.assign(registration.leader_epoch, next_offset);
             }
@@ -267,10 +279,9 @@ impl World {
 
     fn committed_up_to(&mut self, node: NodeId, index: PartitionIndex, end: Offset) -> Checked {
         let log = self.nodes[&node].logs.get(&index);
-        if let Some(log) = log {
-            self.oracle.high_watermark_moved(node, index, log, end)?;
-        }
-        self.check_candidates(index)
+        log.map_or(Ok(()), |log| {
+            self.oracle.high_watermark_moved(node, index, log, end)
+        })
     }
 
     pub(super) fn on_produce(
@@ -387,10 +398,13 @@ impl World {
         self.schedule_timer(node, delay_ms, Timer::Flush);
         let index = self.rng.below(self.plan.partitions as usize) as PartitionIndex;
         let wall_ms = self.wall_ms(node);
+        let checkpoints_only = self.plan.bug == Some(Bug::CheckpointsBeforeSync);
         if let Some((state, log)) = self.state_and_log(node, index) {
             log.expire_producers(wall_ms);
-            log.sync();
-            log.checkpointed_high_watermark = state.high_watermark();
+            if !checkpoints_only {
+                log.sync();
+            }
+            log.checkpoint(state.high_watermark());
         }
     }
 

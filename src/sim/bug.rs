@@ -7,14 +7,20 @@ pub enum Bug {
     TruncatesToHighWatermark,
     /// Followers do not tell the epoch of their last record, so that diverging logs go unnoticed (KIP-279).
     IgnoresDivergence,
-    /// The clean-shutdown file is written before the logs are synced (KAFKA-10101).
+    /// The clean-shutdown file is written before the logs are synced.
     StopsCleanlyWithoutSync,
+    /// The recovery point is checkpointed before the log is synced (KAFKA-10101).
+    CheckpointsBeforeSync,
     /// A broker that crashed claims that it stopped in order (KIP-966, KAFKA-18106).
     HidesUncleanShutdown,
     /// A restarted broker takes up what the metadata had for it before the controller knew of its restart.
     LeadsBeforeRegistration,
     /// A leader counts whoever fetches as caught up: in sync, and for the high watermark.
     CountsFetchersAsCaughtUp,
+    /// A follower joins the ISR at the leader's high watermark, whatever that one found when it took over.
+    JoinsBelowEpochStart,
+    /// Consumers are shown what is not committed.
+    ShowsUncommitted,
     /// acks=all is answered when the leader has the records.
     AcknowledgesBeforeCommit,
     /// Waiting producers are answered by offset, whatever leader epoch it was reached in.
@@ -29,6 +35,8 @@ pub enum Bug {
     FencesWithoutShrinking,
     /// A controller that was deposed goes on committing.
     DeposedControllerCommits,
+    /// A broker takes an answer to a request for metadata that it has repeated since.
+    AppliesMetadataTwice,
     /// Sessions, lag times and periodic tasks go by the time of day.
     TimesOutByWallClock,
     /// A voter that lost its disk votes on as if it were the same replica (KIP-853).
@@ -42,13 +50,16 @@ pub enum Bug {
 }
 
 impl Bug {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 22] = [
         Self::TruncatesToHighWatermark,
         Self::IgnoresDivergence,
         Self::StopsCleanlyWithoutSync,
+        Self::CheckpointsBeforeSync,
         Self::HidesUncleanShutdown,
         Self::LeadsBeforeRegistration,
         Self::CountsFetchersAsCaughtUp,
+        Self::JoinsBelowEpochStart,
+        Self::ShowsUncommitted,
         Self::AcknowledgesBeforeCommit,
         Self::AcknowledgesInOtherEpoch,
         Self::FollowersForgetProducers,
@@ -56,6 +67,7 @@ impl Bug {
         Self::AcceptsStaleIsr,
         Self::FencesWithoutShrinking,
         Self::DeposedControllerCommits,
+        Self::AppliesMetadataTwice,
         Self::TimesOutByWallClock,
         Self::LostDiskKeepsItsVote,
         Self::ChangesVotersAtOnce,

@@ -11,6 +11,9 @@ use crate::types::{LeaderEpoch, Offset, ProducerId};
 const REQUEST_TIMEOUT_MS: i64 = 250;
 const RETRY_BACKOFF_MS: i64 = 20;
 
+/// A leader and its epoch.
+pub type KnownLeader = (LeaderEpoch, NodeId);
+
 /// One producer; its node id on the network is negative.
 #[derive(Debug)]
 pub struct Producer {
@@ -20,7 +23,7 @@ pub struct Producer {
     request: RequestId,
     in_flight: Option<i64>,
     /// Who leads in the newest epoch that anybody told. Older news is no news (KIP-320).
-    leader: (LeaderEpoch, NodeId),
+    leader: KnownLeader,
     /// When to send again.
     next_ms: i64,
     /// Records it still has to send.
@@ -79,26 +82,42 @@ impl World {
         self.schedule(pause_ms, Event::Client(index));
     }
 
-    /// Clients ask any broker who leads.
+    pub(super) fn on_client_message(&mut self, client: NodeId, message: Message) -> Checked {
+        let index = (-1 - client) as usize;
+        match message {
+            Message::Produced(request, result) => self.on_produced(index, request, result),
+            Message::Consumed(request, result) => {
+                self.on_consumed(index - self.clients.len(), request, result)
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn leader_for_client(&mut self, index: usize) -> NodeId {
+        let Producer {
+            partition, leader, ..
+        } = self.clients[index];
+        self.clients[index].leader = self.ask_for_leader(partition, leader);
+        self.clients[index].leader.1
+    }
+
+    /// Clients ask any broker who leads; only a newer epoch is news.
+    pub(super) fn ask_for_leader(
+        &mut self,
+        partition: PartitionIndex,
+        known: KnownLeader,
+    ) -> KnownLeader {
         let asked = 1 + self.rng.below(self.nodes.len()) as NodeId;
-        let partition = self.clients[index].partition;
         let told = self
             .broker(asked)
             .and_then(|broker| broker.image.topics.iter().next())
             .and_then(|topic| topic.partitions.get(&partition))
             .map(|registration| (registration.leader_epoch, registration.leader));
-        let known = &mut self.clients[index].leader;
-        if let Some((epoch, leader)) = told
-            && epoch > known.0
-            && leader >= 0
-        {
-            *known = (epoch, leader);
-        }
-        known.1
+        told.filter(|(epoch, leader)| *epoch > known.0 && *leader >= 0)
+            .unwrap_or(known)
     }
 
-    pub(super) fn on_produced(
+    fn on_produced(
         &mut self,
         index: usize,
         request: RequestId,

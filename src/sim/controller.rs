@@ -244,7 +244,11 @@ impl World {
         if let Some((to, request, answer)) = proposal.reply {
             self.send(node, to, Message::FromController(request, answer));
         }
-        Ok(())
+        let active = self.active(node).filter(|it| it.in_flight.is_empty());
+        active.filter(|_| !deposed).map_or(Ok(()), |active| {
+            let who = format_args!("controller {node}");
+            self.check_image(who, &active.image, self.images.len())
+        })
     }
 
     fn resign(&mut self, node: NodeId) {
@@ -258,9 +262,11 @@ impl World {
     pub(super) fn commit(&mut self, entry: Entry) -> Checked {
         self.check_voters(&entry.voters)?;
         let mut changes = MetadataDelta::default();
+        let mut registered = Vec::new();
         for record in &*entry.records {
             if let MetadataRecord::RegisterBroker(broker) = record {
                 self.registration_committed(broker.broker_id);
+                registered.push(broker.broker_id);
             }
             if let Err(reason) = self.committed.apply(record, &mut changes) {
                 return Err(Violation(format!(
@@ -270,12 +276,13 @@ impl World {
         }
         self.committed.epoch = entry.epoch;
         self.committed.last_offset = self.quorum.commit(entry);
-        let brokers = !changes.brokers_changed.is_empty();
-        self.check_registrations(&changes, brokers)
+        self.images.push(self.committed.clone());
+        self.check_registrations(&changes, &registered)
     }
 
-    /// Checks what a batch changed; all partitions where brokers came or went.
-    fn check_registrations(&mut self, changes: &MetadataDelta, all: bool) -> Checked {
+    /// Checks what a batch changed; all partitions where brokers came or went. Those in `registered` are new processes.
+    fn check_registrations(&mut self, changes: &MetadataDelta, registered: &[NodeId]) -> Checked {
+        let all = !changes.brokers_changed.is_empty();
         let image = self.committed.clone();
         for topic in image.topics.iter() {
             for (index, registration) in &topic.partitions {
@@ -294,11 +301,12 @@ impl World {
                     ));
                 }
                 if changed || all {
-                    self.oracle.registered(*index, registration, &image)?;
-                    self.check_candidates(*index)?;
+                    let oracle = &mut self.oracle;
+                    oracle.registered(*index, registration, &image, registered)?;
                 }
             }
         }
+        self.find_healed();
         Ok(())
     }
 

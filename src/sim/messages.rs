@@ -61,6 +61,16 @@ pub struct Produce {
     pub sequence: i32,
 }
 
+/// A consumer's fetch of one partition.
+#[derive(Clone, Copy, Debug)]
+pub struct Consume {
+    pub partition: PartitionIndex,
+    pub leader_epoch: LeaderEpoch,
+    pub offset: Offset,
+    /// Else any replica will do (KIP-392).
+    pub leader_only: bool,
+}
+
 #[derive(Clone, Debug)]
 pub enum Message {
     ToController(RequestId, ControllerRequest),
@@ -83,6 +93,8 @@ pub enum Message {
     },
     Produce(RequestId, Produce),
     Produced(RequestId, Result<Offset, ErrorCode>),
+    Consume(RequestId, Consume),
+    Consumed(RequestId, Result<Vec<Entry>, ErrorCode>),
 }
 
 /// What a process wakes up for.
@@ -128,6 +140,7 @@ pub enum Event {
     /// Somebody has a voter added or removed.
     ChangeVoters,
     Client(usize),
+    Consumer(usize),
     Fault(Fault),
     Restart(NodeId),
     Resume(NodeId),

@@ -18,7 +18,9 @@
 
 mod broker;
 mod bug;
+mod checks;
 mod client;
+mod consumer;
 mod controller;
 mod faults;
 mod fetching;

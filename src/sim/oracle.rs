@@ -1,12 +1,14 @@
 //! What must hold after every step, whatever fails (names after the invariants of Kafka's TLA+ specifications).
 //!
-//! The oracle keeps the one history of each partition: what any leader's high watermark ever passed.
+//! The oracle keeps the one history of each partition: what any leader's high watermark ever passed. Of each replica it remembers
+//! how far its log is that history, so that a look at all of them after every event costs next to nothing.
 
 use std::collections::BTreeMap;
 
 use super::replica_log::{Entry, ReplicaLog};
 use super::{NodeId, PartitionIndex};
 use crate::metadata::{LeaderRecoveryState, MetadataImage, PartitionRegistration};
+use crate::partition::PartitionState;
 use crate::types::{LeaderEpoch, Offset, ProducerId};
 
 /// A broken invariant: its name, and what was seen.
@@ -31,17 +33,72 @@ struct History {
     sequences: BTreeMap<ProducerId, i32>,
     leaders: BTreeMap<LeaderEpoch, NodeId>,
     registration: Option<PartitionRegistration>,
+    replicas: BTreeMap<NodeId, Seen>,
+}
+
+/// A replica at the last look.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Its log is the history up to here; then either ends, or they differ.
+    matched: usize,
+    /// Which of the node's processes had which high watermark.
+    process: u64,
+    high_watermark: Offset,
+}
+
+/// A replica as it is now.
+pub struct Replica<'a> {
+    pub node: NodeId,
+    pub partition: PartitionIndex,
+    pub log: &'a mut ReplicaLog,
+    /// What the node's process, by its number, knows of the partition.
+    pub state: Option<(u64, &'a PartitionState)>,
+}
+
+impl History {
+    /// ReplicationQuorumSuperset: the leader of the present epoch lets its high watermark wait for all that the controller has in
+    /// the ISR.
+    fn maximal_isr(
+        &self,
+        node: NodeId,
+        partition: PartitionIndex,
+        state: &PartitionState,
+    ) -> Checked {
+        let Some(registration) = &self.registration else {
+            return Ok(());
+        };
+        if registration.leader != node || registration.leader_epoch != state.leader_epoch() {
+            return Ok(());
+        }
+        let mut isr = registration.isr.iter();
+        let missing = isr.find(|id| !state.isr().maximal_contains(**id));
+        ensure!(
+            missing.is_none(),
+            "ReplicationQuorumSuperset: leader {node} of {partition} does not wait for {missing:?}, {:?} against {registration:?}",
+            state.isr()
+        );
+        Ok(())
+    }
 }
 
 /// The judge of one run.
 #[derive(Debug, Default)]
 pub struct Oracle {
     partitions: BTreeMap<PartitionIndex, History>,
+    min_insync_replicas: usize,
     /// Acknowledged records.
     pub acknowledged: usize,
 }
 
 impl Oracle {
+    /// `min_insync_replicas` is the topic's.
+    pub fn new(min_insync_replicas: usize) -> Self {
+        Self {
+            min_insync_replicas,
+            ..Self::default()
+        }
+    }
+
     fn history(&mut self, partition: PartitionIndex) -> &mut History {
         self.partitions.entry(partition).or_default()
     }
@@ -63,7 +120,9 @@ impl Oracle {
         let shown = &log.entries()[..high_watermark as usize];
         let history = self.history(partition);
         let known = history.committed.len().min(shown.len());
-        if let Some(at) = (0..known).find(|at| shown[*at] != history.committed[*at]) {
+        let seen = history.replicas.get(&node).map_or(0, |seen| seen.matched);
+        let matched = seen.min(log.unchanged()).min(known);
+        if let Some(at) = (matched..known).find(|at| shown[*at] != history.committed[*at]) {
             return Err(Violation(format!(
                 "ConsistentRead: node {node} shows {:?} at {partition}@{at}, which was committed as {:?}",
                 shown[at], history.committed[at]
@@ -97,15 +156,30 @@ impl Oracle {
         Ok(())
     }
 
-    /// What the controller committed for one partition: epochs grow, one leader an epoch, nobody in the ISR who is not alive.
+    /// What the controller committed for one partition: epochs grow, one leader an epoch, nobody in the ISR who is not alive, and
+    /// nobody is taken from those who may lead while they are few, but who came back from a crash: one of `registered`.
     pub fn registered(
         &mut self,
         partition: PartitionIndex,
         new: &PartitionRegistration,
         image: &MetadataImage,
+        registered: &[NodeId],
     ) -> Checked {
+        let min_isr = self.min_insync_replicas;
         let history = self.history(partition);
+        let may_lead = |it: &PartitionRegistration| [&it.isr[..], &it.elr[..]].concat();
+        ensure!(
+            new.elr.is_empty() || new.isr.len() < min_isr,
+            "EligibleWhileNeeded: {partition} has enough in sync, and {new:?}"
+        );
         if let Some(old) = &history.registration {
+            let left = may_lead(new);
+            let mut gone = may_lead(old).into_iter().filter(|id| !left.contains(id));
+            let dropped = gone.find(|id| !registered.contains(id));
+            ensure!(
+                left.len() >= min_isr || dropped.is_none(),
+                "EnoughMayLead: {partition} went from {old:?} to {new:?}, without {dropped:?}"
+            );
             ensure!(
                 new.partition_epoch >= old.partition_epoch && new.leader_epoch >= old.leader_epoch,
                 "MonotonicEpochs: {partition} went from {old:?} to {new:?}"
@@ -150,34 +224,100 @@ impl Oracle {
     }
 
     /// Members of ISR and ELR that the controller may make leader.
-    pub fn candidates(&self, partition: PartitionIndex) -> Vec<NodeId> {
-        let registration = self
-            .partitions
-            .get(&partition)
-            .and_then(|history| history.registration.as_ref());
-        registration.map_or_else(Vec::new, |r| [&r.isr[..], &r.elr[..]].concat())
+    pub fn candidates(&self, partition: PartitionIndex) -> impl Iterator<Item = NodeId> {
+        let history = self.partitions.get(&partition);
+        let registration = history.and_then(|history| history.registration.as_ref());
+        registration
+            .into_iter()
+            .flat_map(|it| it.isr.iter().chain(&it.elr).copied())
     }
 
-    /// LeaderCandidateCompleteness: whoever may become leader has all that is committed.
-    pub fn candidate(
-        &self,
-        partition: PartitionIndex,
-        node: NodeId,
-        log: Option<&ReplicaLog>,
-    ) -> Checked {
+    /// A power failure took what was not synced, and may have.
+    pub fn power_failed(&mut self, partition: PartitionIndex, node: NodeId, log: &ReplicaLog) {
+        let seen = self.history(partition).replicas.entry(node).or_default();
+        seen.matched = seen.matched.min(log.entries().len());
+    }
+
+    /// One replica after an event:
+    /// - CommittedStays: what is committed is never cut off again (KIP-101).
+    /// - LogMatching: up to its high watermark its log is the history.
+    /// - MonotonicHighWatermark: it never goes back while the process lives.
+    /// - RecoveryPoint: what the checkpoint says is synced, is.
+    pub fn replica(&mut self, now: Replica<'_>) -> Checked {
+        let (node, partition, log) = (now.node, now.partition, now.log);
+        let history = self.history(partition);
+        let seen = history.replicas.entry(node).or_default();
+        let unchanged = log.look();
+        ensure!(
+            unchanged >= seen.matched,
+            "CommittedStays: node {node} cut {partition} at {unchanged}, it had {} committed entries",
+            seen.matched
+        );
+        let rest = log.entries()[seen.matched..].iter();
+        let rest = rest.zip(&history.committed[seen.matched..]);
+        seen.matched += rest
+            .take_while(|(entry, committed)| entry == committed)
+            .count();
+        let (recovery_point, synced) = log.durable();
+        ensure!(
+            recovery_point <= synced,
+            "RecoveryPoint: node {node} checkpoints {recovery_point} for {partition}, synced is {synced}"
+        );
+        let Some((process, state)) = now.state else {
+            return Ok(());
+        };
+        let high_watermark = state.high_watermark();
+        ensure!(
+            (0..=seen.matched as Offset).contains(&high_watermark),
+            "LogMatching: node {node} has high watermark {high_watermark} for {partition}, its log of {} entries is the history up to {}",
+            log.next_offset(),
+            seen.matched
+        );
+        ensure!(
+            process != seen.process || high_watermark >= seen.high_watermark,
+            "MonotonicHighWatermark: of {partition} on {node} it went from {} to {high_watermark}",
+            seen.high_watermark
+        );
+        (seen.process, seen.high_watermark) = (process, high_watermark);
+        history.maximal_isr(node, partition, state)
+    }
+
+    /// LeaderCandidateCompleteness: whoever may become leader has all that is committed. As of the last look.
+    pub fn candidate(&self, partition: PartitionIndex, node: NodeId) -> Checked {
         let Some(history) = self.partitions.get(&partition) else {
             return Ok(());
         };
-        let committed = &history.committed[..];
-        let entries = log.map_or(&[][..], ReplicaLog::entries);
+        let matched = history.replicas.get(&node).map_or(0, |seen| seen.matched);
         ensure!(
-            entries.starts_with(committed),
-            "LeaderCandidateCompleteness: node {node} may lead {partition} with {} of {} committed entries (first difference at {:?})",
-            entries.len(),
-            committed.len(),
-            (0..committed.len()).find(|at| entries.get(*at) != Some(&committed[*at]))
+            matched == history.committed.len(),
+            "LeaderCandidateCompleteness: node {node} may lead {partition} with {matched} of {} committed entries",
+            history.committed.len()
         );
         Ok(())
+    }
+
+    /// ConsistentRead, for consumers: no gap, no other order, nothing that is not committed.
+    pub fn consumed(
+        &self,
+        partition: PartitionIndex,
+        position: Offset,
+        entries: &[Entry],
+    ) -> Checked {
+        let history = self.partitions.get(&partition);
+        let committed = history.map_or(&[][..], |history| &history.committed[..]);
+        let committed = committed.get(position as usize..).unwrap_or_default();
+        ensure!(
+            committed.starts_with(entries),
+            "ConsistentRead: a consumer got {entries:?} at {partition}@{position}, committed is {:?}",
+            &committed[..committed.len().min(entries.len())]
+        );
+        Ok(())
+    }
+
+    /// Records that any leader's high watermark has passed.
+    pub fn committed_count(&self, partition: PartitionIndex) -> usize {
+        let history = self.partitions.get(&partition);
+        history.map_or(0, |history| history.committed.len())
     }
 
     /// At the end, with everything healed: all replicas hold the history and nothing else.

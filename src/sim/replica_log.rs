@@ -45,10 +45,13 @@ pub struct ReplicaLog {
     entries: Vec<Entry>,
     /// Entries below this offset survive a power failure.
     synced: usize,
+    /// Entries below this offset are as the oracle saw them last.
+    unchanged: usize,
     pub epochs: LeaderEpochCache,
     pub producers: ProducerState,
-    /// As the checkpoint file has it.
+    /// As the checkpoint files have them.
     pub checkpointed_high_watermark: Offset,
+    recovery_point: Offset,
 }
 
 impl ReplicaLog {
@@ -75,10 +78,16 @@ impl ReplicaLog {
     }
 
     pub fn truncate_to(&mut self, offset: Offset) {
-        self.entries.truncate(offset as usize);
+        self.shorten(offset as usize);
         self.synced = self.synced.min(self.entries.len());
+        self.recovery_point = self.recovery_point.min(offset);
         self.epochs.truncate_from_end(offset);
         self.rebuild_producers();
+    }
+
+    fn shorten(&mut self, count: usize) {
+        self.entries.truncate(count);
+        self.unchanged = self.unchanged.min(count);
     }
 
     fn rebuild_producers(&mut self) {
@@ -98,6 +107,26 @@ impl ReplicaLog {
         self.synced = self.entries.len();
     }
 
+    /// Notes in the checkpoint files what is committed, and that all there is is synced.
+    pub fn checkpoint(&mut self, high_watermark: Offset) {
+        self.checkpointed_high_watermark = high_watermark;
+        self.recovery_point = self.next_offset();
+    }
+
+    /// The checkpointed recovery point, and the offset up to which the log really is synced.
+    pub fn durable(&self) -> (Offset, Offset) {
+        (self.recovery_point, self.synced as Offset)
+    }
+
+    pub fn unchanged(&self) -> usize {
+        self.unchanged
+    }
+
+    /// How many entries are as they were at the last look.
+    pub fn look(&mut self) -> usize {
+        std::mem::replace(&mut self.unchanged, self.entries.len())
+    }
+
     pub fn unsynced_count(&self) -> usize {
         self.entries.len() - self.synced
     }
@@ -105,7 +134,7 @@ impl ReplicaLog {
     /// The power fails: `lost` of the unsynced entries are gone.
     pub fn lose_unsynced(&mut self, lost: usize) {
         assert!(lost <= self.unsynced_count(), "synced entries stay");
-        self.entries.truncate(self.entries.len() - lost);
+        self.shorten(self.entries.len() - lost);
     }
 
     /// A new process reads the log: everything in memory comes from the entries.

@@ -7,7 +7,8 @@ use std::sync::{Arc, OnceLock};
 
 use super::broker::Broker;
 use super::bug::Bug;
-use super::client::{Producer, client_id};
+use super::client::Producer;
+use super::consumer::Consumer;
 use super::controller::Active;
 use super::messages::{Event, Message, Timer};
 use super::network::{Fate, Network};
@@ -18,8 +19,8 @@ use super::trace::Trace;
 use super::{NodeId, PartitionIndex};
 use crate::config::Config;
 use crate::controller::{Rng, Settings, feature_records};
+use crate::metadata::MetadataImage;
 use crate::metadata::features;
-use crate::metadata::{MetadataImage, TopicImage};
 use crate::partition::PartitionState;
 use crate::types::Uuid;
 
@@ -69,7 +70,7 @@ pub struct Outcome {
 /// A process on a node: its broker and, while elected, its controller.
 pub struct Process {
     /// Which of the node's processes.
-    number: u64,
+    pub number: u64,
     /// What its monotonic clock shows beyond the world's time: each process counts from a point of its own.
     clock_offset_ms: i64,
     pub broker: Broker,
@@ -93,6 +94,14 @@ pub struct Node {
     pub lost_records: bool,
     /// The controller has yet to hear of the crash.
     pub is_unregistered: bool,
+}
+
+impl Node {
+    pub fn logs_and_process(
+        &mut self,
+    ) -> (&mut BTreeMap<PartitionIndex, ReplicaLog>, Option<&Process>) {
+        (&mut self.logs, self.process.as_ref())
+    }
 }
 
 struct Scheduled {
@@ -130,8 +139,11 @@ pub struct World {
     pub quorum: Quorum,
     /// What is committed, as an image.
     pub committed: MetadataImage,
+    /// The same after each batch.
+    pub images: Vec<MetadataImage>,
     pub nodes: BTreeMap<NodeId, Node>,
     pub clients: Vec<Producer>,
+    pub consumers: Vec<Consumer>,
     pub oracle: Oracle,
     pub settings: Arc<Settings>,
     queue: BinaryHeap<Reverse<Scheduled>>,
@@ -220,9 +232,11 @@ impl World {
             network,
             quorum: Quorum::new(plan.nodes, &VOTERS),
             committed: MetadataImage::default(),
+            images: Vec::new(),
             nodes: BTreeMap::new(),
             clients: Vec::new(),
-            oracle: Oracle::default(),
+            consumers: Vec::new(),
+            oracle: Oracle::new(plan.min_insync_replicas),
             settings: settings(),
             queue: BinaryHeap::new(),
             sequence: 0,
@@ -253,6 +267,10 @@ impl World {
             self.clients.push(Producer::new(partition, records));
             self.schedule(300, Event::Client(index as usize));
         }
+        for partition in 0..self.plan.partitions {
+            self.consumers.push(Consumer::new(partition));
+            self.schedule(300, Event::Consumer(partition as usize));
+        }
         self.schedule_faults(FAULTS_UNTIL_MS);
     }
 
@@ -277,6 +295,7 @@ impl World {
                 )));
             }
             self.step(next.event)?;
+            self.check_step()?;
         }
         Ok(())
     }
@@ -293,33 +312,6 @@ impl World {
                 .frozen_until_ms = 0;
             self.start_process(node);
         }
-    }
-
-    /// Whether every producer is done, everybody in sync and up, and all logs are the same.
-    fn settled(&self) -> Checked {
-        let left: usize = self.clients.iter().map(|client| client.left).sum();
-        if left > 0 {
-            return Err(Violation(format!(
-                "Progress: {left} records are not acknowledged at the end"
-            )));
-        }
-        self.quorum_settled()?;
-        for topic in self.committed.topics.iter() {
-            for (index, registration) in &topic.partitions {
-                if registration.isr.len() < self.plan.hosts.len() {
-                    return Err(Violation(format!(
-                        "Progress: the ISR of {index} is {:?} at the end",
-                        registration.isr
-                    )));
-                }
-                for (node, disk) in &self.nodes {
-                    if let Some(log) = disk.logs.get(index) {
-                        self.oracle.converged(*index, *node, log)?;
-                    }
-                }
-            }
-        }
-        Ok(())
     }
 
     fn step(&mut self, event: Event) -> Checked {
@@ -346,6 +338,7 @@ impl World {
             Event::Quorum => return self.on_quorum_tick(),
             Event::ChangeVoters => return self.on_change_voters(),
             Event::Client(index) => self.on_client_timer(index),
+            Event::Consumer(index) => self.on_consumer_timer(index),
             Event::Fault(fault) if self.now_ms < FAULTS_UNTIL_MS => self.on_fault(fault),
             Event::Fault(_) => {}
             Event::Restart(node) => self.start_process(node),
@@ -357,12 +350,7 @@ impl World {
 
     fn deliver(&mut self, from: NodeId, to: NodeId, message: Message) -> Checked {
         if to < 0 {
-            if let Message::Produced(request, result) = message {
-                let index = self.clients.iter().enumerate().map(|(index, _)| index);
-                let found = index.into_iter().find(|index| client_id(*index) == to);
-                return found.map_or(Ok(()), |index| self.on_produced(index, request, result));
-            }
-            return Ok(());
+            return self.on_client_message(to, message);
         }
         if self.process_number(to).is_none() {
             return Ok(());
@@ -391,7 +379,8 @@ impl World {
             Message::Produce(request, produce) => {
                 return self.on_produce(to, from, request, produce);
             }
-            Message::Produced(..) => {}
+            Message::Consume(request, consume) => self.on_consume(to, from, request, consume),
+            Message::Produced(..) | Message::Consumed(..) => {}
         }
         Ok(())
     }
@@ -557,8 +546,11 @@ impl World {
                 self.note(format_args!(
                     "{node} loses {lost} of {unsynced} entries of {index}"
                 ));
-                self.log_mut(node, index).lose_unsynced(lost);
-                self.node_mut(node).lost_records = true;
+                let machine = self.nodes.get_mut(&node).expect("all nodes exist");
+                machine.lost_records = true;
+                let log = machine.logs.entry(index).or_default();
+                log.lose_unsynced(lost);
+                self.oracle.power_failed(index, node, log);
             }
         }
     }
@@ -598,37 +590,5 @@ impl World {
     /// The controller knows of the node's new process: that it crashed is no secret any more.
     pub fn registration_committed(&mut self, node: NodeId) {
         self.node_mut(node).is_unregistered = false;
-    }
-
-    /// Everybody who may become leader has everything, except who just lost it and could not tell yet.
-    pub fn check_candidates(&mut self, index: PartitionIndex) -> Checked {
-        for node in self.oracle.candidates(index) {
-            let disk = &self.nodes[&node];
-            if !(disk.lost_records && disk.is_unregistered) {
-                self.oracle.candidate(index, node, disk.logs.get(&index))?;
-            }
-        }
-        self.find_healed();
-        Ok(())
-    }
-
-    /// Who is in every ISR has everything back.
-    fn find_healed(&mut self) {
-        for node in self.plan.nodes.iter().copied() {
-            let disk = &self.nodes[&node];
-            if !disk.is_recovering || disk.is_unregistered || disk.process.is_none() {
-                continue;
-            }
-            let is_in_sync = |topic: &TopicImage| {
-                let mut partitions = topic.partitions.values();
-                partitions.all(|it| it.isr.contains(&node) || !it.replicas.contains(&node))
-            };
-            let is_healed = self.committed.topics.iter().all(is_in_sync);
-            if is_healed {
-                let disk = self.node_mut(node);
-                disk.lost_records = false;
-                disk.is_recovering = false;
-            }
-        }
     }
 }
