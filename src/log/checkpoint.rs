@@ -52,6 +52,20 @@ impl Checkpoint {
             Self::Cleaner => "cleaner-offset-checkpoint",
         }
     }
+
+    /// What follows where the file cannot be read.
+    pub(super) fn when_lost(self) -> &'static str {
+        match self {
+            Self::RecoveryPoint => {
+                "after an unclean stop logs are recovered from their first segment on"
+            }
+            Self::LogStartOffset => {
+                "logs start with their first segment, records that were deleted there are back"
+            }
+            Self::HighWatermark => "consumers wait until replicas agree on the high watermarks",
+            Self::Cleaner => "compacted logs are cleaned from their start on",
+        }
+    }
 }
 
 /// Makes creations, renames and deletions in `dir` durable.

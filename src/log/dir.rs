@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::fs::FlockOperation;
-use tracing::error;
+use tracing::{error, warn};
 
 use super::checkpoint::{
-    CLEAN_SHUTDOWN, Checkpoint, MetaProperties, format_clean_shutdown, format_offsets,
-    parse_clean_shutdown, parse_offsets, read_file, replace_file, sync_dir,
+    CLEAN_SHUTDOWN, Checkpoint, META_PROPERTIES, MetaProperties, format_clean_shutdown,
+    format_offsets, parse_clean_shutdown, parse_offsets, read_file, replace_file, sync_dir,
 };
 use super::disk;
 use super::error::StorageError;
@@ -22,6 +22,14 @@ use crate::types::{Offset, TopicPartition, Uuid};
 
 /// Directories that Kafka deletes in the background end in this.
 pub const DELETE_DIR_SUFFIX: &str = "-delete";
+/// Directories of logs whose topic is gone, put aside and kept.
+pub const STRAY_DIR_SUFFIX: &str = "-stray";
+const LOCK: &str = ".lock";
+/// The first records of a cluster, as `storage format` leaves them (`quorum`).
+const BOOTSTRAP_CHECKPOINT: &str = "bootstrap.checkpoint";
+
+/// Names that mean nothing are told one by one up to here.
+const UNKNOWN_MAX: usize = 10;
 
 type OfflineHook = Box<dyn Fn(&LogDir) + Send + Sync>;
 
@@ -48,6 +56,8 @@ pub struct LogDir {
     /// Logs that were deleted and of which checkpoint files may still tell: not those that are named here.
     forgotten: Mutex<BTreeMap<TopicPartition, BTreeSet<Checkpoint>>>,
     recovery: RecoveryState,
+    /// Names that mean nothing, so far.
+    unknown: AtomicUsize,
 }
 
 impl std::fmt::Debug for LogDir {
@@ -68,13 +78,7 @@ impl LogDir {
             .canonicalize()
             .map_err(|e| StorageError::io("resolve", path, e))?;
         let lock = lock(&path)?;
-        let checkpoint = |kind: Checkpoint| -> Result<_, StorageError> {
-            let text = read_file(&path.join(kind.file_name()))?;
-            // A damaged checkpoint only costs time: everything is recovered from the start of the log.
-            Ok(text
-                .and_then(|text| parse_offsets(&text))
-                .unwrap_or_default())
-        };
+        let checkpoint = |kind| read_checkpoint(&path, kind);
         let clean_path = path.join(CLEAN_SHUTDOWN);
         let clean_shutdown = read_file(&clean_path)?.map(|text| parse_clean_shutdown(&text));
         let meta = OnceLock::new();
@@ -95,6 +99,7 @@ impl LogDir {
             raised: Mutex::default(),
             forgotten: Mutex::default(),
             recovery: RecoveryState::default(),
+            unknown: AtomicUsize::new(0),
             path,
             name,
         };
@@ -103,7 +108,40 @@ impl LogDir {
                 .map_err(|e| StorageError::io("remove", &clean_path, e))?;
             sync_dir(&dir.path)?;
         }
+        dir.look_for_unknown()?;
         Ok(Arc::new(dir))
+    }
+
+    fn look_for_unknown(&self) -> Result<(), StorageError> {
+        let failed = |e| StorageError::io("list", &self.path, e);
+        for entry in fs::read_dir(&self.path).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let is_dir = entry.file_type().map_err(failed)?.is_dir();
+            let name = entry.file_name();
+            let name = name.to_str().unwrap_or_default();
+            let is_known = if is_dir {
+                is_known_dir(name)
+            } else {
+                is_known_file(name)
+            };
+            if !is_known {
+                self.warn_of_unknown(&entry.path());
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that a file or directory is none of a log's, the first few times.
+    pub(super) fn warn_of_unknown(&self, path: &Path) {
+        match self.unknown.fetch_add(1, Ordering::Relaxed) {
+            ..UNKNOWN_MAX => {
+                warn!(path = %path.display(), "no file or directory of a log, ignoring it");
+            }
+            UNKNOWN_MAX => {
+                warn!(dir = %self.path.display(), "ignoring more names that are no log's, not told one by one");
+            }
+            _ => {}
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -290,12 +328,8 @@ impl LogDir {
         Ok(())
     }
 
-    /// A damaged or missing file counts as empty: everything is recovered.
     fn written(&self, kind: Checkpoint) -> Result<BTreeMap<TopicPartition, Offset>, StorageError> {
-        let written = read_file(&self.path.join(kind.file_name())).map_err(|e| self.fail(e))?;
-        Ok(written
-            .and_then(|text| parse_offsets(&text))
-            .unwrap_or_default())
+        read_checkpoint(&self.path, kind).map_err(|e| self.fail(e))
     }
 
     fn replace(
@@ -435,6 +469,38 @@ fn on_threads<A: Sync, T: Send>(
     all.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn is_known_dir(name: &str) -> bool {
+    // Of a file system, and of Kafka's tiered storage.
+    let foreign = ["lost+found", "remote-log-index-cache"];
+    parse_partition_dir(name).is_some()
+        || parse_future_dir(name).is_some()
+        || name.ends_with(DELETE_DIR_SUFFIX)
+        || name.ends_with(STRAY_DIR_SUFFIX)
+        || foreign.contains(&name)
+}
+
+fn is_known_file(name: &str) -> bool {
+    // What a write that was cut short leaves.
+    let whole = name.strip_suffix(".tmp").or(name.strip_suffix(".part"));
+    let name = whole.unwrap_or(name);
+    let others = [LOCK, META_PROPERTIES, CLEAN_SHUTDOWN, BOOTSTRAP_CHECKPOINT];
+    others.contains(&name) || Checkpoint::ALL.iter().any(|kind| kind.file_name() == name)
+}
+
+/// A missing or damaged file counts as empty.
+fn read_checkpoint(
+    dir: &Path,
+    kind: Checkpoint,
+) -> Result<BTreeMap<TopicPartition, Offset>, StorageError> {
+    let path = dir.join(kind.file_name());
+    let text = read_file(&path)?;
+    let offsets = text.as_deref().and_then(parse_offsets);
+    if text.is_some() && offsets.is_none() {
+        warn!(path = %path.display(), "damaged checkpoint, counts as empty: {}", kind.when_lost());
+    }
+    Ok(offsets.unwrap_or_default())
+}
+
 /// The maps are changed by single calls that leave them whole.
 fn lock_map<T>(map: &Mutex<T>) -> MutexGuard<'_, T> {
     map.lock().unwrap_or_else(PoisonError::into_inner)
@@ -443,7 +509,7 @@ fn lock_map<T>(map: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Takes `.lock`. Kafka's lock is a POSIX record lock, which does not keep out a second broker in the same process; the
 /// flock does.
 fn lock(dir: &Path) -> Result<File, StorageError> {
-    let path = dir.join(".lock");
+    let path = dir.join(LOCK);
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)

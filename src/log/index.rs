@@ -4,7 +4,8 @@
 //! .index entry      0 offset - base offset u32 | 4 position u32
 //! .timeindex entry  0 timestamp i64 | 8 offset - base offset u32
 //! ```
-//! An index is a hint: whatever a damaged file says, the search over batches that follows finds the truth or starts over.
+//! An index is a hint: a search over batches follows. What a damaged file says is found out when it is first read
+//! (`sanity.rs`); what slips through there leads a search astray, and it starts over.
 
 use std::fs::{self, File};
 use std::io;
@@ -42,7 +43,7 @@ impl Indexes {
         }
     }
 
-    /// Reads what a clean stop left. Entries that cannot be true (not growing, beyond `size`) end the index.
+    /// Reads what a clean stop left. [`io::ErrorKind::InvalidData`] where an entry cannot be true: not growing, beyond `size`.
     pub fn load(
         index: &Path,
         time_index: &Path,
@@ -57,7 +58,7 @@ impl Indexes {
                 .last()
                 .is_none_or(|l| offset > l.0 && position > l.1);
             if !grows || u64::from(position) >= size || offset > i32::MAX as u32 {
-                break;
+                return Err(impossible_entry(index, this.offsets.len()));
             }
             this.offsets.push((offset, position));
         }
@@ -68,7 +69,7 @@ impl Indexes {
                 .last()
                 .is_none_or(|l| timestamp > l.0 && offset >= l.1);
             if !grows || offset > i32::MAX as u32 {
-                break;
+                return Err(impossible_entry(time_index, this.times.len()));
             }
             this.times.push((timestamp, offset));
         }
@@ -166,6 +167,11 @@ impl Indexes {
         self.offsets.retain(|(o, _)| i64::from(*o) < relative);
         self.times.retain(|(_, o)| i64::from(*o) < relative);
     }
+}
+
+fn impossible_entry(path: &Path, at: usize) -> io::Error {
+    let text = format!("{} has an impossible entry {at}", path.display());
+    io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
 fn read_or_empty(path: &Path) -> io::Result<Vec<u8>> {

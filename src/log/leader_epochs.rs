@@ -16,14 +16,18 @@ pub struct LeaderEpochCache {
 }
 
 impl LeaderEpochCache {
-    pub(super) fn load(dir: &Path) -> Result<Self, StorageError> {
+    /// `None` where the file is damaged: recovery finds the epochs in the batches.
+    pub(super) fn load(dir: &Path) -> Result<Option<Self>, StorageError> {
         let mut cache = Self::default();
-        // A file cut short by a power failure counts as empty: recovery finds the epochs in the batches.
-        let text = read_file(&dir.join(LEADER_EPOCH_CHECKPOINT))?.unwrap_or_default();
-        for (epoch, offset) in parse_epochs(&text).unwrap_or_default() {
-            cache.assign(epoch, offset);
+        if let Some(text) = read_file(&dir.join(LEADER_EPOCH_CHECKPOINT))? {
+            let Some(entries) = parse_epochs(&text) else {
+                return Ok(None);
+            };
+            for (epoch, offset) in entries {
+                cache.assign(epoch, offset);
+            }
         }
-        Ok(cache)
+        Ok(Some(cache))
     }
 
     pub(super) fn store(&self, dir: &Path, sync: bool) -> Result<(), StorageError> {

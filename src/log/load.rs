@@ -14,13 +14,13 @@ use tracing::warn;
 use super::append::parse_end_txn_marker;
 use super::batch_io::BatchScanner;
 use super::checkpoint::{
-    PARTITION_METADATA, format_partition_metadata, parse_partition_metadata, read_file,
-    replace_file,
+    LEADER_EPOCH_CHECKPOINT, PARTITION_METADATA, format_partition_metadata,
+    parse_partition_metadata, read_file, replace_file,
 };
 use super::cleaner::finish_swaps;
 use super::error::StorageError;
 use super::index::{Indexes, position_in_file};
-use super::paths::{INDEX, LOG, SNAPSHOT, TXN_INDEX, parse_file_name, segment_file};
+use super::paths::{INDEX, LOG, SNAPSHOT, TIME_INDEX, TXN_INDEX, parse_file_name, segment_file};
 use super::producer_snapshot;
 use super::producer_state::{ProducerState, is_expired};
 use super::reader::Readers;
@@ -30,7 +30,7 @@ use super::txn_index::{self, TxnIndexes};
 use super::unified::{Log, write_index_files};
 use super::{AbortedTxn, LeaderEpochCache, LogDir, OpenParams, disk};
 use crate::config::TopicConfig;
-use crate::types::{Offset, TimestampMs, TopicPartition};
+use crate::types::{CLUSTER_METADATA_TOPIC, Offset, TimestampMs, TopicPartition, Uuid};
 
 /// Read-ahead of walks over headers.
 const REPLAY_CHUNK: usize = 16 << 10;
@@ -109,51 +109,83 @@ fn assemble(
 struct Listing {
     /// Base offset and size, growing.
     segments: Vec<(Offset, u64)>,
-    /// Base offsets that have an offset index.
-    indexed: Vec<Offset>,
+    /// Base offsets and kinds of the index files, growing.
+    indexes: Vec<(Offset, &'static str)>,
     snapshots: Vec<Offset>,
+}
+
+impl Listing {
+    /// Whether a segment has both indexes.
+    fn is_indexed(&self, base: Offset) -> bool {
+        let has = |kind| self.indexes.binary_search(&(base, kind)).is_ok();
+        has(INDEX) && has(TIME_INDEX)
+    }
+
     /// Base offsets that have a transaction index.
-    txn_indexed: Vec<Offset>,
+    fn txn_indexed(&self) -> Vec<Offset> {
+        let of_transactions = self.indexes.iter().filter(|(_, kind)| *kind == TXN_INDEX);
+        of_transactions.map(|(base, _)| *base).collect()
+    }
+
+    /// Index files without a log mean nothing (Kafka's `LogLoader` removes them, too).
+    fn remove_orphans(&mut self, path: &Path) -> Result<(), StorageError> {
+        let segments = &self.segments;
+        let has_log = |(base, _): &(Offset, _)| {
+            let found = segments.binary_search_by_key(base, |(base, _)| *base);
+            found.is_ok()
+        };
+        for (base, kind) in self.indexes.extract_if(.., |index| !has_log(index)) {
+            let path = segment_file(path, base, kind);
+            disk::remove_file(&path).map_err(|e| StorageError::io("remove", &path, e))?;
+            warn!(path = %path.display(), "removed an orphaned index file: it has no log file");
+        }
+        Ok(())
+    }
 }
 
 /// Lists the directory.
-fn list(path: &Path) -> Result<Listing, StorageError> {
+fn list(params: &OpenParams, path: &Path) -> Result<Listing, StorageError> {
     let failed = |e| StorageError::io("list", path, e);
     let mut listing = Listing::default();
     for entry in fs::read_dir(path).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name();
-        let Some((offset, kind)) = name.to_str().and_then(parse_file_name) else {
-            continue;
-        };
-        match kind {
-            LOG => {
+        let name = name.to_str().unwrap_or_default();
+        match parse_file_name(name) {
+            Some((offset, LOG)) => {
                 let size = entry.metadata().map_err(failed)?.len();
                 listing.segments.push((offset, size));
             }
-            INDEX => listing.indexed.push(offset),
-            SNAPSHOT => listing.snapshots.push(offset),
-            TXN_INDEX => listing.txn_indexed.push(offset),
-            _ => {}
+            Some((offset, INDEX)) => listing.indexes.push((offset, INDEX)),
+            Some((offset, TIME_INDEX)) => listing.indexes.push((offset, TIME_INDEX)),
+            Some((offset, TXN_INDEX)) => listing.indexes.push((offset, TXN_INDEX)),
+            Some((offset, SNAPSHOT)) => listing.snapshots.push(offset),
+            // What else is beside the metadata log is the quorum's.
+            _ if is_own_file(name) || &*params.topic_partition.topic == CLUSTER_METADATA_TOPIC => {}
+            _ => params.dir.warn_of_unknown(&entry.path()),
         }
     }
     listing.segments.sort_unstable();
+    listing.indexes.sort_unstable();
     listing.snapshots.sort_unstable();
+    listing.remove_orphans(path)?;
     Ok(listing)
+}
+
+/// The files of a log that are no segment's, and what a write that was cut short leaves of a file.
+fn is_own_file(name: &str) -> bool {
+    let name = name.strip_suffix(".tmp").unwrap_or(name);
+    let is_index =
+        parse_file_name(name).is_some_and(|(_, kind)| [INDEX, TIME_INDEX].contains(&kind));
+    is_index || [LEADER_EPOCH_CHECKPOINT, PARTITION_METADATA].contains(&name)
 }
 
 fn load_existing(mut params: OpenParams, path: &Path) -> Result<Log, StorageError> {
     let dir = params.dir.clone();
     finish_swaps(path)?;
-    let Listing {
-        segments,
-        indexed,
-        snapshots,
-        txn_indexed,
-    } = list(path)?;
-    let text = read_file(&path.join(PARTITION_METADATA))?.unwrap_or_default();
+    let mut listing = list(&params, path)?;
     let wanted = params.topic_id.take();
-    params.topic_id = parse_partition_metadata(&text);
+    params.topic_id = read_topic_id(path)?;
     if let (Some(wanted), Some(found)) = (wanted, params.topic_id)
         && wanted != found
     {
@@ -165,28 +197,34 @@ fn load_existing(mut params: OpenParams, path: &Path) -> Result<Log, StorageErro
     let recovery_point = dir.recovery_point(&params.topic_partition);
     let checkpointed_start = dir.log_start_offset(&params.topic_partition);
     let now_ms = params.now_ms;
+    let epochs = LeaderEpochCache::load(path)?;
+    let epochs_lost = epochs.is_none();
+    if epochs_lost {
+        warn!(path = %path.display(), "leader-epoch-checkpoint is damaged, recovering all segments to find the epochs");
+    }
     let mut loader = Loader {
         dir: dir.clone(),
         topic_partition: params.topic_partition.clone(),
         path,
         config: params.config.clone(),
         recovery_point,
-        epochs: LeaderEpochCache::load(path)?,
+        epochs: epochs.unwrap_or_default(),
         epochs_changed: false,
         recovered: Vec::new(),
     };
+    let segments = &listing.segments;
     let (closed, active, next_offset, dropped) = if let Some((last, _)) = segments.last() {
         let floor = segments.partition_point(|(base, _)| *base <= recovery_point);
-        let first_unflushed = if clean {
-            segments.len()
-        } else {
-            floor.max(1) - 1
+        let first_unflushed = match (epochs_lost, clean) {
+            (true, _) => 0,
+            (false, true) => segments.len(),
+            (false, false) => floor.max(1) - 1,
         };
         let end = LoadedEnd {
             active: ActiveSegment::new(*last, 0, now_ms, &params.config),
             next_offset: *last,
         };
-        loader.load_segments(&segments, &indexed, first_unflushed, end)?
+        loader.load_segments(&listing, first_unflushed, end)?
     } else {
         let active = ActiveSegment::create(path, checkpointed_start, now_ms, &params.config)
             .map_err(|e| StorageError::io("create log in", path, e))?;
@@ -203,7 +241,7 @@ fn load_existing(mut params: OpenParams, path: &Path) -> Result<Log, StorageErro
     } else {
         recovery_point.min(next_offset)
     };
-    log.snapshots = snapshots;
+    log.snapshots = std::mem::take(&mut listing.snapshots);
     for base_offset in dropped {
         log.delete_segment_files(base_offset)?;
     }
@@ -220,12 +258,23 @@ fn load_existing(mut params: OpenParams, path: &Path) -> Result<Log, StorageErro
         log.store_epochs(false)?;
     }
     log.remove_stray_snapshots()?;
-    let reindex = log.load_txn_indexes(&txn_indexed, &loader.recovered)?;
+    let reindex = log.load_txn_indexes(&listing.txn_indexed(), &loader.recovered)?;
     log.rebuild_producers(clean, &reindex)?;
     if let Some(id) = wanted {
         log.set_topic_id(id)?;
     }
     Ok(log)
+}
+
+/// `None` where nobody has written it, or where it cannot be read: then it is written anew, once the topic's id is known.
+fn read_topic_id(path: &Path) -> Result<Option<Uuid>, StorageError> {
+    let path = path.join(PARTITION_METADATA);
+    let text = read_file(&path)?;
+    let found = text.as_deref().and_then(parse_partition_metadata);
+    if text.is_some() && found.is_none() {
+        warn!(path = %path.display(), "damaged, writing it anew with the id that the topic has now");
+    }
+    Ok(found)
 }
 
 pub(super) struct Loader<'a> {
@@ -252,11 +301,11 @@ type Loaded = (Vec<Arc<ClosedSegment>>, ActiveSegment, Offset, Vec<Offset>);
 impl Loader<'_> {
     fn load_segments(
         &mut self,
-        segments: &[(Offset, u64)],
-        indexed: &[Offset],
+        listing: &Listing,
         first_unflushed: usize,
         mut end: LoadedEnd,
     ) -> Result<Loaded, StorageError> {
+        let segments = &listing.segments;
         let mut closed = Vec::with_capacity(segments.len() - 1);
         let (dir, tp) = (self.dir.clone(), self.topic_partition.clone());
         let mut progress = Progress::new(
@@ -278,12 +327,8 @@ impl Loader<'_> {
                     torn = self.ends_early(base, base, next_base)?;
                 }
                 Some(base)
-            } else if at < first_unflushed && indexed.contains(&base) {
-                if is_last {
-                    self.end_of(base, size)?
-                } else {
-                    Some(base)
-                }
+            } else if at < first_unflushed {
+                self.end_of_flushed(base, size, is_last, listing.is_indexed(base))?
             } else {
                 None
             };
@@ -311,7 +356,7 @@ impl Loader<'_> {
                 end.active.size = segment.size;
                 if segment.size == 0 {
                     end.active.set_indexes(Indexes::new(base));
-                    end.active.indexes_dirty = !indexed.contains(&base) || at >= first_unflushed;
+                    end.active.indexes_dirty = !listing.is_indexed(base) || at >= first_unflushed;
                 }
                 let dropped = segments[at + 1..].iter().map(|(base, _)| *base).collect();
                 return Ok((closed, end.active, end.next_offset, dropped));
@@ -353,6 +398,29 @@ impl Loader<'_> {
     pub(super) fn open(&self, base: Offset) -> Result<File, StorageError> {
         let path = segment_file(self.path, base, LOG);
         disk::open(&path).map_err(|e| StorageError::io("open", &path, e))
+    }
+
+    /// Where a segment ends that needs no recovery (of a closed one the next one tells). `None`, and why is said, where it has
+    /// to be recovered all the same.
+    fn end_of_flushed(
+        &self,
+        base: Offset,
+        size: u64,
+        is_last: bool,
+        is_indexed: bool,
+    ) -> Result<Option<Offset>, StorageError> {
+        let why = if !is_indexed {
+            "lacks an index file"
+        } else if !is_last {
+            return Ok(Some(base));
+        } else if let Some(end) = self.end_of(base, size)? {
+            return Ok(Some(end));
+        } else {
+            "does not end with a whole batch where its index leads"
+        };
+        let path = segment_file(self.path, base, LOG);
+        warn!(path = %path.display(), "segment {why}, recovering it and rebuilding its index files");
+        Ok(None)
     }
 
     /// Where a segment that was closed in order ends; `None` if it does not end with a whole batch after all.

@@ -67,11 +67,23 @@ impl Log {
         let mut first_base = Offset::MIN;
         loop {
             let search = self.begin_timestamp_search(wanted, first_base)?;
-            match (search.run().map_err(|e| self.dir.fail(e))?, search.rest()) {
+            let found = search.run().or_else(|_| self.mend(&search)?.run());
+            match (found.map_err(|e| self.dir.fail(e))?, search.rest()) {
                 (None, Some(rest)) => first_base = rest,
                 (found, _) => return Ok(found),
             }
         }
+    }
+
+    /// Builds damaged index files anew, the most likely reason why a search failed.
+    fn mend<'a>(&self, search: &'a TimestampSearch) -> Result<&'a TimestampSearch, StorageError> {
+        for candidate in &search.candidates {
+            if let Candidate::Closed(segment) = candidate {
+                self.largest_timestamp_of(segment)
+                    .map_err(|e| StorageError::io("index", &search.log_file(candidate), e))?;
+            }
+        }
+        Ok(search)
     }
 
     /// Takes down which segments from `first_base` on a search has to look at: those whose largest timestamp says so or is

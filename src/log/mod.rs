@@ -30,6 +30,7 @@ mod read;
 mod reader;
 mod recovery;
 mod retention;
+mod sanity;
 pub mod scrub;
 mod segment;
 mod truncate;

@@ -98,8 +98,8 @@ impl Log {
                 end,
             )))
         };
-        self.readers
-            .with(&self.path, segment, read)
+        self.largest_timestamp_of(segment)
+            .and_then(|_| self.readers.with(&self.path, segment, read))
             .map_err(|e| self.io_error("read", &path, e))
     }
 

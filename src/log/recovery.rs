@@ -168,6 +168,17 @@ impl Loader<'_> {
     }
 }
 
+/// Indexes of a segment by its batch headers, checksums apart, and how many of its bytes are whole batches that follow each other.
+pub(super) fn walk_segment(
+    log: &File,
+    base: Offset,
+    size: u64,
+    index_interval: u64,
+) -> io::Result<(Indexes, u64)> {
+    let walk = Walk::run(log, base, size, index_interval, None)?;
+    Ok((walk.indexes, walk.valid))
+}
+
 /// What the headers of a segment tell, up to the first that cannot follow the one before it.
 struct Walk {
     valid: u64,

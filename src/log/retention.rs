@@ -262,7 +262,7 @@ impl Log {
             let at = self
                 .closed
                 .partition_point(|s| s.base_offset < candidate.base_offset);
-            self.closed[at].largest_timestamp(&self.path)
+            self.largest_timestamp_of(&self.closed[at])
         };
         largest
             .map(|largest| largest.timestamp)

@@ -8,8 +8,9 @@ use std::sync::{Arc, OnceLock};
 use super::batch_io::{BatchAt, BatchScanner};
 use super::disk;
 use super::handles::Handle;
-use super::index::{Indexes, TimestampOffset, lookup_time_in_file};
+use super::index::{Indexes, TimestampOffset};
 use super::paths::{INDEX, LOG, TIME_INDEX, segment_file};
+use super::sanity;
 use crate::config::TopicConfig;
 use crate::protocol::batch::BatchHeader;
 use crate::types::{NO_TIMESTAMP, Offset, TimestampMs, Uuid};
@@ -24,7 +25,7 @@ const RECENT_MAX: usize = 32;
 pub struct ClosedSegment {
     pub base_offset: Offset,
     pub size: u64,
-    /// Last entry of the time index, read when first asked for.
+    /// Last entry of the time index. Read when first asked for, and the index files are checked with it.
     largest: OnceLock<TimestampOffset>,
 }
 
@@ -58,13 +59,16 @@ impl ClosedSegment {
         self.largest.get().map(|largest| largest.timestamp)
     }
 
+    /// [`io::ErrorKind::InvalidData`] where an index file is damaged; [`super::Log`] mends it, under its lock.
     pub fn largest_timestamp(&self, dir: &Path) -> io::Result<TimestampOffset> {
         if let Some(known) = self.largest.get() {
             return Ok(*known);
         }
-        let path = segment_file(dir, self.base_offset, TIME_INDEX);
-        let found = lookup_time_in_file(&path, self.base_offset, i64::MAX)?;
-        Ok(*self.largest.get_or_init(|| found))
+        sanity::check(dir, self.base_offset, self.size).map(|found| self.set_largest(found))
+    }
+
+    pub(super) fn set_largest(&self, found: TimestampOffset) -> TimestampOffset {
+        *self.largest.get_or_init(|| found)
     }
 }
 
@@ -218,10 +222,18 @@ impl ActiveSegment {
         if let Some(indexes) = self.indexes.get() {
             return Ok(indexes);
         }
-        let index = segment_file(dir, self.base_offset, INDEX);
-        let time_index = segment_file(dir, self.base_offset, TIME_INDEX);
-        let loaded = Indexes::load(&index, &time_index, self.base_offset, self.size)?;
-        Ok(self.indexes.get_or_init(|| Box::new(loaded)))
+        let (base, size) = (self.base_offset, self.size);
+        let index = segment_file(dir, base, INDEX);
+        let time_index = segment_file(dir, base, TIME_INDEX);
+        let load = |_| Indexes::load(&index, &time_index, base, size);
+        let loaded = match sanity::check(dir, base, size).and_then(load) {
+            Err(damage) if damage.kind() == io::ErrorKind::InvalidData => {
+                sanity::rebuild(dir, base, size, self.index_interval_bytes, &damage)
+            }
+            other => other,
+        };
+        let loaded = Box::new(loaded?);
+        Ok(self.indexes.get_or_init(|| loaded))
     }
 
     fn indexes_mut(&mut self, dir: &Path) -> io::Result<&mut Indexes> {
@@ -340,8 +352,9 @@ impl ActiveSegment {
 
     pub fn into_closed(self) -> ClosedSegment {
         let closed = ClosedSegment::new(self.base_offset, self.size);
-        if let Some(largest) = self.largest {
-            let _ = closed.largest.set(largest);
+        let indexed = || self.indexes.get().map(|indexes| indexes.last_time());
+        if let Some(largest) = self.largest.or_else(indexed) {
+            closed.set_largest(largest);
         }
         closed
     }

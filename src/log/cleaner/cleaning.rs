@@ -79,6 +79,15 @@ impl Log {
         }
         let bytes = |value: i32| u64::try_from(value).unwrap_or(0);
         let mut segments = self.source_segments();
+        // Where the first dirty offset is, its segment's index tells, without the lock.
+        if let Some(first) = self
+            .dirty_segments(&segments, range.first_dirty_offset)
+            .first()
+            && let Err(error) = self.largest_timestamp_of(first)
+        {
+            self.fail_cleaning(error);
+            return None;
+        }
         let mut bases: Vec<Offset> = segments.iter().map(|s| s.base_offset).collect();
         bases.push(self.active.base_offset);
         segments.retain(|s| s.base_offset < range.first_uncleanable_offset);

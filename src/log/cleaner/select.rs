@@ -65,7 +65,7 @@ impl Log {
             return Ok(None);
         }
         for segment in self.dirty_segments(segments, first_dirty) {
-            let largest = segment.largest_timestamp(&self.path)?.timestamp;
+            let largest = self.largest_timestamp_of(segment)?.timestamp;
             let largest = if largest >= 0 {
                 largest
             } else {
@@ -83,7 +83,7 @@ impl Log {
     }
 
     /// The closed segments from the one with the first dirty offset on.
-    fn dirty_segments(
+    pub(super) fn dirty_segments(
         &self,
         segments: &[SourceSegment],
         first_dirty: Offset,

@@ -8,13 +8,15 @@ pub mod handles;
 mod model;
 mod producers;
 mod recovery;
+mod repairs;
 mod retention;
 mod scrub;
 mod segments;
 mod transactions;
 
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
@@ -112,6 +114,31 @@ fn read_all(log: &Log, mut from: Offset) -> Vec<(Offset, Offset)> {
             from = header.next_offset();
         }
     }
+}
+
+/// Runs `act` and returns what it warned of, a line each.
+fn warnings<R>(act: impl FnOnce() -> R) -> (R, Vec<String>) {
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let result = tracing::subscriber::with_default(subscriber, act);
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    (result, text.lines().map(str::to_owned).collect())
 }
 
 fn newest(log: &Log) -> Option<TimestampAndOffset> {

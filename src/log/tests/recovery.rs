@@ -79,36 +79,6 @@ fn damage_below_the_recovery_point_is_not_cut_off() {
 }
 
 #[test]
-fn lost_index_files_are_built_again_the_same() {
-    let config = three_batches();
-    let dir = tempfile::tempdir().unwrap();
-    let mut log = open_with(dir.path(), &config);
-    for i in 0..10 {
-        append(&mut log, batch(1, 100, NOW + i));
-    }
-    stop_cleanly(log);
-    let partition = dir.path().join("topic-0");
-    let index_files = || -> Vec<_> {
-        let mut files: Vec<_> = fs::read_dir(&partition)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| path.to_str().unwrap().ends_with("index"))
-            .map(|path| (path.clone(), fs::read(path).unwrap()))
-            .collect();
-        files.sort();
-        files
-    };
-    let before = index_files();
-    assert_eq!(before.len(), 8);
-    for (path, _) in &before {
-        fs::remove_file(path).unwrap();
-    }
-    let log = open_with(dir.path(), &config);
-    assert_eq!(log.next_offset(), 10);
-    assert_eq!(index_files(), before);
-}
-
-#[test]
 fn a_log_directory_has_one_owner() {
     let dir = tempfile::tempdir().unwrap();
     let first = LogDir::open(dir.path()).unwrap();
