@@ -7,6 +7,7 @@ use kafka_protocol::messages::BrokerId as WireBrokerId;
 use kafka_protocol::protocol::StrBytes;
 
 use super::context::RequestContext;
+use super::vanished::{VanishedBrokers, is_vanished};
 use crate::metadata::{BrokerRegistration, Endpoint, MetadataImage, PartitionRegistration};
 use crate::types::BrokerId;
 
@@ -39,6 +40,7 @@ pub fn broker_ids(ids: &[BrokerId]) -> Vec<WireBrokerId> {
 pub struct ClusterView {
     pub image: Arc<MetadataImage>,
     pub listener: Arc<str>,
+    pub vanished: VanishedBrokers,
 }
 
 impl ClusterView {
@@ -46,13 +48,21 @@ impl ClusterView {
         Self {
             image: context.services.image(),
             listener: Arc::clone(&context.connection.listener),
+            vanished: context.services.vanished.now(),
         }
     }
 
     /// Brokers with this listener, fenced ones included, and where it is.
     pub fn brokers(&self) -> impl Iterator<Item = (&BrokerRegistration, &Endpoint)> {
         let brokers = self.image.cluster.brokers.values();
+        let brokers = brokers.filter(|broker| !is_vanished(&self.vanished, broker));
         brokers.filter_map(|broker| Some((&**broker, broker.listener(&self.listener)?)))
+    }
+
+    /// The broker, if it is registered and has not vanished.
+    pub fn broker(&self, id: BrokerId) -> Option<&BrokerRegistration> {
+        let broker = self.image.cluster.broker(id)?;
+        (!is_vanished(&self.vanished, broker)).then_some(broker)
     }
 
     /// Stands in for the controller, which clients cannot reach: any broker forwards. -1 while none is alive.
@@ -62,20 +72,20 @@ impl ClusterView {
     }
 
     pub fn is_reachable(&self, id: BrokerId) -> bool {
-        let broker = self.image.cluster.broker(id);
+        let broker = self.broker(id);
         broker.is_some_and(|broker| !broker.fenced && broker.listener(&self.listener).is_some())
     }
 
     /// The leader, if it has this listener.
     pub fn leader(&self, partition: &PartitionRegistration) -> Option<BrokerId> {
-        let leader = self.image.cluster.broker(partition.leader)?;
+        let leader = self.broker(partition.leader)?;
         leader.listener(&self.listener).map(|_| leader.id)
     }
 
     /// Replicas on brokers that cannot be reached, or in log directories that are offline.
     pub fn offline_replicas(&self, partition: &PartitionRegistration) -> Vec<WireBrokerId> {
         let is_online = |id: &BrokerId| {
-            let broker = self.image.cluster.broker(*id);
+            let broker = self.broker(*id);
             self.is_reachable(*id)
                 && broker.is_some_and(|broker| broker.has_online_dir(partition.directory(*id)))
         };

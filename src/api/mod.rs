@@ -12,6 +12,7 @@ mod reply;
 mod services;
 mod table;
 mod topic_creation;
+mod vanished;
 pub mod voter_changes;
 
 pub use context::{ConnectionInfo, RequestContext};
@@ -21,3 +22,4 @@ pub use reply::{BoxFuture, Chunk, FileRange, Reply, RequestBody, ResponseBody, R
 pub use services::Services;
 pub use table::{API_TABLE, ApiSpec, Authorization, Throttle};
 pub use topic_creation::TopicCreation;
+pub use vanished::Vanished;

@@ -30,6 +30,7 @@ pub struct Services {
     pub groups: GroupCoordinator,
     pub producer_ids: ProducerIds,
     pub topic_creation: TopicCreation,
+    pub vanished: super::Vanished,
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
 }

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::outcome::Settings;
-use crate::metadata::MetadataImage;
+use crate::metadata::{Endpoint, MetadataImage};
 use crate::rpc;
 use crate::types::BrokerId;
 
@@ -27,10 +27,43 @@ pub struct Gone {
 }
 
 /// One task for each unfenced broker but this node's own; they end with this.
+#[derive(Debug, Default)]
+pub struct BrokerTasks {
+    /// By broker: its epoch and the task. An entry stays when its task has come to its end.
+    tasks: BTreeMap<BrokerId, (i64, AbortOnDropHandle<()>)>,
+}
+
+impl BrokerTasks {
+    /// Starts `task` with id, epoch and `listener` of each broker that `image` has alive, and ends those of others.
+    pub fn update<F: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        image: &MetadataImage,
+        own_id: BrokerId,
+        listener: &str,
+        task: impl Fn(BrokerId, i64, Endpoint) -> F,
+    ) {
+        let brokers = &image.cluster.brokers;
+        self.tasks
+            .retain(|id, (epoch, _)| brokers.get(id).is_some_and(|broker| broker.epoch == *epoch));
+        for broker in brokers.values() {
+            let is_other = broker.id != own_id && !broker.fenced;
+            if !is_other || self.tasks.contains_key(&broker.id) {
+                continue;
+            }
+            let Some(endpoint) = broker.listener(listener) else {
+                continue;
+            };
+            let task = tokio::spawn(task(broker.id, broker.epoch, endpoint.clone()));
+            let task = AbortOnDropHandle::new(task);
+            self.tasks.insert(broker.id, (broker.epoch, task));
+        }
+    }
+}
+
+/// Tells of brokers whose processes have died.
 #[derive(Debug)]
 pub struct BrokerWatch {
-    /// By broker: its epoch and the task. An entry stays when its task has found something.
-    watched: BTreeMap<BrokerId, (i64, AbortOnDropHandle<()>)>,
+    watched: BrokerTasks,
     findings: mpsc::Sender<Gone>,
 }
 
@@ -41,30 +74,18 @@ impl BrokerWatch {
 
     pub fn new(findings: mpsc::Sender<Gone>) -> Self {
         Self {
-            watched: BTreeMap::new(),
+            watched: BrokerTasks::default(),
             findings,
         }
     }
 
     /// Watches the brokers that `image` has alive, and no others.
     pub fn update(&mut self, image: &MetadataImage, settings: &Settings) {
-        let brokers = &image.cluster.brokers;
-        self.watched
-            .retain(|id, (epoch, _)| brokers.get(id).is_some_and(|broker| broker.epoch == *epoch));
-        for broker in brokers.values() {
-            let is_other = broker.id != settings.node_id && !broker.fenced;
-            if !is_other || self.watched.contains_key(&broker.id) {
-                continue;
-            }
-            let listener = &settings.config.inter_broker_listener_name;
-            let Some(endpoint) = broker.listener(listener) else {
-                continue;
-            };
-            let (host, port) = (endpoint.host.clone(), endpoint.port);
-            let (broker_id, broker_epoch) = (broker.id, broker.epoch);
+        let listener = &settings.config.inter_broker_listener_name;
+        let watch = |broker_id, broker_epoch, at: Endpoint| {
             let findings = self.findings.clone();
-            let task = tokio::spawn(async move {
-                let was_connected = rpc::until_refused(&host, port).await;
+            async move {
+                let was_connected = rpc::until_refused(&at.host, at.port).await;
                 let gone = Gone {
                     broker_id,
                     broker_epoch,
@@ -72,9 +93,9 @@ impl BrokerWatch {
                 };
                 // The loop is gone only when the node stops.
                 let _ = findings.send(gone).await;
-            });
-            let task = AbortOnDropHandle::new(task);
-            self.watched.insert(broker_id, (broker_epoch, task));
-        }
+            }
+        };
+        self.watched
+            .update(image, settings.node_id, listener, watch);
     }
 }

@@ -24,6 +24,7 @@ mod remote;
 mod rng;
 mod topic_control;
 
+pub use broker_watch::BrokerTasks;
 pub use event_loop::{Controller, ControllerParams};
 pub use feature_control::{bootstrap_records, feature_records};
 pub use handle::Handle;

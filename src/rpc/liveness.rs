@@ -1,4 +1,5 @@
-//! Whether a process still listens. The controller asks, so that a broker that died is fenced long before its session ends.
+//! Whether a process still listens. The controller asks, so that a broker that died is fenced long before its session ends;
+//! voters ask, so that a leader that died is succeeded; brokers, so that they send nobody to one that died.
 
 use std::io;
 use std::time::Duration;
@@ -8,9 +9,11 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Rest before another connection; doubles until one lasts.
+/// Rest before another connection; doubles until one lasts. Behind one that lasted there is none.
 const REST_MIN: Duration = Duration::from_millis(10);
 const REST_MAX: Duration = Duration::from_secs(1);
+/// The same for one that may stay away for days.
+const ABSENT_REST_MAX: Duration = Duration::from_secs(30);
 
 /// Resolves when a connection to `host:port` is refused: the machine answers, and nobody listens there. Tells whether
 /// there had been a connection before. Holds one open until then and sends nothing on it.
@@ -25,6 +28,7 @@ pub async fn until_refused(host: &str, port: u16) -> bool {
                 if timeout(REST_MAX, closed(&mut stream)).await.is_err() {
                     rest = REST_MIN;
                     closed(&mut stream).await;
+                    continue;
                 }
             }
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -34,6 +38,16 @@ pub async fn until_refused(host: &str, port: u16) -> bool {
         }
         tokio::time::sleep(rest).await;
         rest = (rest * 2).min(REST_MAX);
+    }
+}
+
+/// Resolves when a connection to `host:port` is made; asks ever more rarely.
+pub async fn until_accepted(host: &str, port: u16) {
+    let mut rest = REST_MIN;
+    let connect = || timeout(CONNECT_TIMEOUT, TcpStream::connect((host, port)));
+    while !matches!(connect().await, Ok(Ok(_))) {
+        tokio::time::sleep(rest).await;
+        rest = (rest * 2).min(ABSENT_REST_MAX);
     }
 }
 

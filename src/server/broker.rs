@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::broker_watch::VanishedWatch;
 use super::connection_quota::ConnectionQuota;
 use super::controller_registration;
 use super::coordinator_log::{CoordinatorLog, GroupElections};
@@ -22,7 +23,7 @@ use super::sockets::Sockets;
 use super::storage::{self, DirFailures};
 use super::{gauges, maintenance};
 use crate::admin;
-use crate::api::{ProducerIds, Services, TopicCreation};
+use crate::api::{ProducerIds, Services, TopicCreation, Vanished};
 use crate::clock::Clock;
 use crate::config::{Config, Endpoint, SecurityProtocol};
 use crate::controller::{self, Controller, ControllerParams, Remote, Settings};
@@ -350,6 +351,11 @@ impl Parts<'_> {
             publishers.push(Arc::new(fetchers));
             publishers.push(Arc::new(elections));
         }
+        let vanished = Vanished::default();
+        if self.config.is_broker() {
+            let watch = VanishedWatch::new(self.config, vanished.clone());
+            publishers.push(Arc::new(watch));
+        }
         publishers.push(Arc::new(gauges::Elections(Arc::clone(&metrics))));
         let slots = self.config.max_incremental_fetch_session_cache_slots.max(0) as usize;
         let services = Arc::new(Services {
@@ -360,6 +366,7 @@ impl Parts<'_> {
             fetch_sessions: SessionCache::new(slots),
             topic_creation: TopicCreation::new(controller.clone()),
             producer_ids: ProducerIds::new(controller.clone(), broker_id),
+            vanished,
             controller,
             quorum: self.quorum.log(),
             voter: self.quorum.voter(),

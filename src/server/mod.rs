@@ -1,6 +1,7 @@
 //! The running broker: listeners, connections, the wiring of all parts, start and stop.
 
 mod broker;
+mod broker_watch;
 mod connection;
 mod connection_quota;
 mod controller_registration;

@@ -10,6 +10,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use crate::api::RequestContext;
+use crate::api::cluster_view::ClusterView;
 use crate::protocol::ErrorCode;
 use crate::types::GROUP_METADATA_TOPIC;
 
@@ -69,8 +70,8 @@ fn find(context: &RequestContext, key_type: i8, key: &str) -> Result<Node, Error
 }
 
 fn find_group(context: &RequestContext, group_id: &str) -> Result<Node, ErrorCode> {
-    let image = context.services.image();
-    let Some(topic) = image.topics.by_name(GROUP_METADATA_TOPIC) else {
+    let view = ClusterView::new(context);
+    let Some(topic) = view.image.topics.by_name(GROUP_METADATA_TOPIC) else {
         // Clients try again until it is there.
         let topic = TopicName(StrBytes::from_static_str(GROUP_METADATA_TOPIC));
         let services = &context.services;
@@ -83,10 +84,10 @@ fn find_group(context: &RequestContext, group_id: &str) -> Result<Node, ErrorCod
         .get(&partition)
         .map(|registration| registration.leader);
     let broker = leader
-        .and_then(|id| image.cluster.broker(id))
+        .and_then(|id| view.broker(id))
         .filter(|broker| !broker.fenced);
     let endpoint = broker.and_then(|broker| {
-        let endpoint = broker.listener(&context.connection.listener)?;
+        let endpoint = broker.listener(&view.listener)?;
         Some((
             broker.id,
             StrBytes::from_string(endpoint.host.to_string()),

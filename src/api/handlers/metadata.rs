@@ -171,7 +171,7 @@ impl Shape {
         let leader = self.view.leader(partition);
         let all_available =
             replicas.len() == partition.replicas.len() && isr.len() == partition.isr.len();
-        let leader_is_known = self.view.image.cluster.broker(partition.leader).is_some();
+        let leader_is_known = self.view.broker(partition.leader).is_some();
         let error_code = match leader {
             Some(_) if all_available => 0,
             Some(_) => ErrorCode::ReplicaNotAvailable.code(),

@@ -9,6 +9,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use super::{describe_topic_partitions, metadata};
+use crate::api::Vanished;
 use crate::api::cluster_view::ClusterView;
 use crate::metadata::{MetadataDelta, MetadataImage};
 use crate::protocol::ErrorCode;
@@ -78,6 +79,7 @@ fn view() -> ClusterView {
     ClusterView {
         image: Arc::new(image),
         listener: "INSIDE".into(),
+        vanished: Arc::default(),
     }
 }
 
@@ -110,6 +112,29 @@ fn metadata_says_why_a_partition_has_no_leader_or_replica() {
     assert_eq!(codes(5, "a"), [0, leader, leader]);
     // Only version 0 makes an error of replicas that cannot be reached.
     assert_eq!(codes(0, "a"), [replica, leader, leader]);
+}
+
+/// A client that lost its leader asks sooner than anybody can have taken over.
+#[test]
+fn a_broker_that_vanished_leads_nothing_until_it_registers_again() {
+    let code = |vanished_epoch: i64| {
+        let vanished = Vanished::default();
+        let mut view = view();
+        let epoch = view.image.cluster.broker(1).expect("registered").epoch;
+        vanished.note(1, epoch + vanished_epoch);
+        view.vanished = vanished.now();
+        let listed = view.brokers().any(|(broker, _)| broker.id == 1);
+        let shape = metadata::Shape { view, version: 12 };
+        let (topics, _) = shape.topics(&MetadataRequest {
+            topics: None,
+            ..MetadataRequest::default()
+        });
+        let partition = &topics[0].partitions[0];
+        assert_eq!(partition.replica_nodes.len(), 2);
+        (listed, partition.leader_id.0, partition.error_code)
+    };
+    assert_eq!(code(0), (false, -1, ErrorCode::LeaderNotAvailable.code()));
+    assert_eq!(code(-1), (true, 1, 0), "it was an earlier process");
 }
 
 #[test]
