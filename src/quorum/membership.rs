@@ -34,6 +34,8 @@ use crate::types::{BrokerId, LeaderEpoch};
 const OBSERVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Observers that are silent for this long are gone (`LeaderState.OBSERVER_SESSION_TIMEOUT_MS`).
 const OBSERVER_SILENCE: Duration = Duration::from_mins(5);
+/// Controllers that observe the log at a time; the leader has a stream to each.
+pub(super) const OBSERVERS_MAX: usize = 64;
 /// How often that is looked at.
 const SILENCE_CHECK: Duration = Duration::from_mins(1);
 /// How long a voter may take to take over before the next one is asked.
@@ -242,6 +244,9 @@ impl Inner {
         let described = match members.get_node(&id) {
             Some(known) if known == node => return Ok(()),
             Some(_) => Some((id, node.clone())),
+            None if members.learner_ids().count() >= OBSERVERS_MAX => {
+                return Err(timed_out("the quorum has no place for one observer more"));
+            }
             None => None,
         };
         let mut nodes = nodes_of(members);

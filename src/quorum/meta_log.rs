@@ -178,6 +178,10 @@ impl OpenraftMetaLog {
     /// Handles a request of another voter.
     pub async fn handle(&self, request: RaftRequest) -> Result<RaftResponse, ProposeError> {
         let raft = &self.inner.raft;
+        // Raft would take it for an election of its own, and wait for its end for good.
+        if request.speaker() == Some(self.raft_id()) {
+            return Err(closed("a request in this replica's own name"));
+        }
         Ok(match request {
             RaftRequest::AppendEntries(rpc) => {
                 RaftResponse::AppendEntries(raft.append_entries(rpc).await.map_err(closed)?)

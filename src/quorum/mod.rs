@@ -47,7 +47,7 @@ pub use start::{Member, own_voter};
 pub use state_machine::CheckpointFile;
 pub use timing::QuorumTiming;
 pub use transport::{RAFT_API_KEY, RpcTransport};
-pub use types::{AppliedEntry, Proposal, TypeConfig, VoterEndpoint, VoterNode};
+pub use types::{AppliedEntry, Proposal, TypeConfig, VoterEndpoint, VoterNode, raft_id};
 pub use voters::{VoterChange, VoterChangeError};
 
 /// The rules themselves, for who runs them without raft: the simulator.

@@ -45,6 +45,20 @@ pub enum RaftRequest {
     },
 }
 
+impl RaftRequest {
+    /// The replica that leads, or wants to, as the request says.
+    pub(super) fn speaker(&self) -> Option<u64> {
+        let vote = match self {
+            Self::AppendEntries(rpc) => &rpc.vote,
+            Self::Vote(rpc) | Self::PreVote(rpc) => &rpc.vote,
+            Self::TransferLeader(rpc) => rpc.from_leader(),
+            Self::InstallSnapshot { vote, .. } => vote,
+            Self::Join { .. } => return None,
+        };
+        Some(vote.leader_id.voted_for)
+    }
+}
+
 /// Its answer, of the same kind, or that the request is for somebody else.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum RaftResponse {

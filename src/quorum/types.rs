@@ -43,7 +43,7 @@ pub(super) type CommittedLeaderId = <leader_id_std::LeaderId<u64, u64> as RaftLe
 /// | CRC-32C of   | node id    |
 /// | directory id |            |
 /// ```
-pub(super) fn raft_id(node_id: BrokerId, directory_id: Uuid) -> u64 {
+pub fn raft_id(node_id: BrokerId, directory_id: Uuid) -> u64 {
     let digest = if directory_id.is_nil() {
         0
     } else {

@@ -1,6 +1,6 @@
 //! `fuzz`: mutated frames against a running broker. Other connections must go on working, memory must stay bounded.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,20 +9,25 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
-use kafka_protocol::messages::{ApiVersionsRequest, MetadataRequest};
+use kafka_protocol::messages::{ApiVersionsRequest, CreateTopicsRequest, MetadataRequest};
+use ottla::quorum::RAFT_API_KEY;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::seeds::{self, Rng, TOPICS};
+use crate::seeds::{self, Rng, Seed, TOPICS};
 use crate::stats::{now_ms, rss_kib};
 use crate::wire::{
     Connection, FetchLimits, Outcome, fetch_answer, fetch_frame, produce_answer, produce_frame,
 };
-use crate::{Common, batch, setup};
+use crate::{Common, batch, controller_seeds, setup};
 
 #[derive(Args, Clone)]
 pub struct FuzzArgs {
+    /// Send the frames there, to the active controller's listener, instead of to the broker
+    #[arg(long)]
+    attack: Option<String>,
     #[arg(long, default_value_t = 200_000)]
     frames: u64,
     #[arg(long, default_value_t = 4)]
@@ -43,6 +48,8 @@ const KEPT: usize = 20;
 /// How long a frame may stay unanswered before the connection is given up (long polls, joins that wait).
 const PATIENCE: Duration = Duration::from_millis(250);
 const WINDOW: usize = 8;
+const REQUEST_TIMED_OUT: i16 = 7;
+const NOT_CONTROLLER: i16 = 41;
 const CANARY_PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Default)]
@@ -82,20 +89,15 @@ pub fn run(common: &Common, args: &FuzzArgs) -> Outcome<Map<String, Value>> {
     } else {
         args.seed
     };
-    let seeds = Arc::new(Seeds::sorted(
-        seeds::all(&mut Rng(seed), topic_id, args.each),
-        &mut conn,
-    )?);
-    let mut apis = BTreeMap::new();
-    for s in seeds.served.iter().chain(&seeds.others) {
-        *apis.entry((s[0], s[1], s[2], s[3])).or_insert(0u32) += 1;
-    }
-    eprintln!(
-        "fuzz: seed {seed}, {} valid frames of versions served, {} others, {} APIs and versions",
-        seeds.served.len(),
-        seeds.others.len(),
-        apis.len()
-    );
+    let all = seeds::all(&mut Rng(seed), topic_id, args.each);
+    let target = args.attack.as_ref().unwrap_or(&common.broker);
+    let mut attacked = Connection::open(target)?;
+    let deep = match args.attack {
+        Some(_) => controller_seeds::all(&mut attacked, topic_id, &all)?,
+        None => Vec::new(),
+    };
+    let seeds = Arc::new(Seeds::sorted(all, deep, &mut attacked)?);
+    seeds.tell(seed);
     let shared = Arc::new(Shared {
         left: AtomicU64::new(args.frames),
         ..Shared::default()
@@ -113,8 +115,8 @@ pub fn run(common: &Common, args: &FuzzArgs) -> Outcome<Map<String, Value>> {
     ];
     let workers: Vec<_> = (0..args.connections as u64)
         .map(|i| {
-            let (shared, seeds, broker) = (shared.clone(), seeds.clone(), common.broker.clone());
-            thread::spawn(move || attack(&broker, &seeds, Rng(seed * 1000 + i + 1), &shared))
+            let (shared, seeds, target) = (shared.clone(), seeds.clone(), target.clone());
+            thread::spawn(move || attack(&target, &seeds, Rng(seed * 1000 + i + 1), &shared))
         })
         .collect();
     for w in workers {
@@ -128,41 +130,100 @@ pub fn run(common: &Common, args: &FuzzArgs) -> Outcome<Map<String, Value>> {
     if let Err(e) = kept(&mut conn) {
         shared.problem(format!("what was kept: {e}"));
     }
+    if let Some(controller) = &args.attack {
+        let deposed = decides(controller)
+            .and_then(|()| depose(controller, topic_id))
+            .and_then(|()| decides(controller));
+        if let Err(e) = deposed {
+            shared.problem(format!("CreateTopics at the controller: {e}"));
+        }
+    }
     report(&shared, args, start.elapsed().as_secs_f64())
 }
 
-/// Valid frames, those that the broker lists as served apart: the others only close the connection.
+/// Valid frames, those of versions that are listed as served apart: the others only close the connection.
 struct Seeds {
-    served: Vec<Vec<u8>>,
-    others: Vec<Vec<u8>>,
+    served: Vec<Seed>,
+    others: Vec<Seed>,
+    /// Served too, and every other one that is sent.
+    deep: Vec<Seed>,
 }
 
 impl Seeds {
-    fn sorted(all: Vec<Vec<u8>>, conn: &mut Connection) -> Outcome<Self> {
+    fn sorted(all: Vec<Seed>, deep: Vec<Seed>, conn: &mut Connection) -> Outcome<Self> {
         let listed = conn.call(&ApiVersionsRequest::default(), 0)?.api_keys;
-        let (served, others): (Vec<_>, _) = all.into_iter().partition(|f| {
-            let (key, version) = (
-                i16::from_be_bytes([f[0], f[1]]),
-                i16::from_be_bytes([f[2], f[3]]),
-            );
-            listed
-                .iter()
-                .any(|k| k.api_key == key && (k.min_version..=k.max_version).contains(&version))
-        });
+        let is_served = |seed: &Seed| {
+            let (key, version) = seed.key_and_version();
+            let mut rows = listed.iter().filter(|row| row.api_key == key);
+            rows.any(|row| (row.min_version..=row.max_version).contains(&version))
+        };
+        let (served, others): (Vec<_>, _) = all.into_iter().partition(is_served);
+        // Raft's are private, and not listed.
+        let is_meant = |seed: &Seed| is_served(seed) || seed.key_and_version().0 == RAFT_API_KEY;
+        let deep = deep.into_iter().filter(is_meant).collect();
         if served.is_empty() {
-            Err("nothing is served".into())
-        } else {
-            Ok(Self { served, others })
+            return Err("nothing is served".into());
         }
+        Ok(Self {
+            served,
+            others,
+            deep,
+        })
     }
 
-    fn any(&self, rng: &mut Rng) -> &Vec<u8> {
-        let from = if rng.below(25) == 0 && !self.others.is_empty() {
-            &self.others
-        } else {
-            &self.served
+    fn tell(&self, seed: u64) {
+        let all = self.served.iter().chain(&self.others).chain(&self.deep);
+        let versions: BTreeSet<_> = all.map(Seed::key_and_version).collect();
+        eprintln!(
+            "fuzz: seed {seed}, {} valid frames of versions served, {} of them with real ids, {} others, {} APIs and versions",
+            self.served.len() + self.deep.len(),
+            self.deep.len(),
+            self.others.len(),
+            versions.len()
+        );
+    }
+
+    fn any(&self, rng: &mut Rng) -> &Seed {
+        let from = match rng.below(25) {
+            0 if !self.others.is_empty() => &self.others,
+            1..=12 if !self.deep.is_empty() => &self.deep,
+            _ => &self.served,
         };
         &from[rng.below(from.len())]
+    }
+}
+
+/// Makes the controller lose its leadership to a candidate that is heard of no more.
+fn depose(controller: &str, topic_id: Uuid) -> Outcome<()> {
+    for seed in controller_seeds::candidacies(&mut Connection::open(controller)?, topic_id)? {
+        let mut conn = Connection::open(controller)?;
+        conn.stream
+            .write_all(&(seed.bytes.len() as u32).to_be_bytes())?;
+        conn.stream.write_all(&seed.bytes)?;
+        conn.read_frame()?;
+    }
+    Ok(())
+}
+
+/// Whether the controller still creates topics, though it may have an election to win first.
+fn decides(controller: &str) -> Outcome<()> {
+    let topic = CreatableTopic::default()
+        .with_name(setup::topic_name(&format!("decided-{}", now_ms())))
+        .with_num_partitions(1)
+        .with_replication_factor(1);
+    let request = CreateTopicsRequest::default()
+        .with_topics(vec![topic])
+        .with_timeout_ms(5_000);
+    let deadline = Instant::now() + CANARY_PATIENCE;
+    loop {
+        let answer = Connection::open(controller)?.call(&request, 5)?;
+        match answer.topics.first().map(|topic| topic.error_code) {
+            Some(0) => return Ok(()),
+            Some(NOT_CONTROLLER | REQUEST_TIMED_OUT) if Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(100));
+            }
+            code => return Err(format!("error {code:?}").into()),
+        }
     }
 }
 
@@ -375,10 +436,13 @@ const INTERESTING: [i64; 14] = [
 
 /// Appends one frame, mutated more often than not.
 fn mutate(rng: &mut Rng, seeds: &Seeds, out: &mut Vec<u8>) {
-    let mut f = seeds.any(rng).clone();
+    let Seed {
+        bytes: mut f,
+        fixed,
+    } = seeds.any(rng).clone();
     let rounds = rng.pick(&[0, 1, 1, 1, 2, 3, 6]);
     for _ in 0..rounds {
-        change(rng, seeds, &mut f);
+        change(rng, seeds, &mut f, fixed);
     }
     let mut size = f.len() as i64;
     if rng.below(100) == 0 {
@@ -388,12 +452,14 @@ fn mutate(rng: &mut Rng, seeds: &Seeds, out: &mut Vec<u8>) {
     out.extend_from_slice(&f);
 }
 
-fn change(rng: &mut Rng, seeds: &Seeds, f: &mut Vec<u8>) {
-    if f.is_empty() {
+fn change(rng: &mut Rng, seeds: &Seeds, f: &mut Vec<u8>, fixed: usize) {
+    if f.len() <= fixed {
         return f.push(rng.next() as u8);
     }
     // Mostly behind the header, so that the frame still reaches a decoder.
-    let at = if rng.below(12) == 0 || f.len() <= 16 {
+    let at = if fixed > 0 {
+        fixed + rng.below(f.len() - fixed)
+    } else if rng.below(12) == 0 || f.len() <= 16 {
         rng.below(f.len())
     } else {
         14 + rng.below(f.len() - 14)
@@ -429,7 +495,7 @@ fn change(rng: &mut Rng, seeds: &Seeds, f: &mut Vec<u8>) {
             f.splice(at..at, again);
         }
         _ => {
-            let other = seeds.any(rng);
+            let other = &seeds.any(rng).bytes;
             let from = rng.below(other.len());
             f.truncate(at.max(8));
             f.extend_from_slice(&other[from..]);

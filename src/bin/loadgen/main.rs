@@ -2,6 +2,7 @@
 //! scripts/crash and scripts/fuzz. Blocking sockets and threads, pre-encoded frames; one JSON line of results a run.
 
 mod batch;
+mod controller_seeds;
 mod crash;
 mod fetch;
 mod fuzz;

@@ -5,7 +5,9 @@ use bytes::buf::UninitSlice;
 use bytes::{Buf, BufMut, Bytes, BytesMut, TryGetError};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use kafka_protocol::messages::{self as m, FetchRequest, ProduceRequest, RequestHeader};
+use kafka_protocol::messages::{
+    self as m, FetchRequest, ProduceRequest, RequestHeader, UnregisterBrokerRequest,
+};
 use kafka_protocol::protocol::buf::{ByteBuf, NotEnoughBytesError};
 use kafka_protocol::protocol::{Encodable, HeaderVersion, Message, Request, StrBytes};
 use uuid::Uuid;
@@ -17,8 +19,29 @@ use crate::wire::frame;
 
 /// The topics that made-up names hit now and then, by the length of the name.
 pub const TOPICS: [&str; 2] = ["t0", "fuzz"];
+/// A broker that does not exist, and may come to harm.
+pub const PHANTOM: i32 = 1_000;
 const BUDGET: usize = 600;
 const TRIES: usize = 60;
+
+/// A valid frame without its size.
+#[derive(Clone)]
+pub struct Seed {
+    pub bytes: Vec<u8>,
+    /// How many bytes at its front are left as they are.
+    pub fixed: usize,
+}
+
+impl Seed {
+    fn any(bytes: Vec<u8>) -> Self {
+        Self { bytes, fixed: 0 }
+    }
+
+    pub fn key_and_version(&self) -> (i16, i16) {
+        let field = |at: usize| i16::from_be_bytes([self.bytes[at], self.bytes[at + 1]]);
+        (field(0), field(2))
+    }
+}
 
 /// xorshift64*: small, fast, and the same everywhere for the same seed.
 pub struct Rng(pub u64);
@@ -152,12 +175,7 @@ impl ByteBuf for Dream<'_> {
     }
 }
 
-fn dreamt<R: Request + Message>(
-    rng: &mut Rng,
-    topic_id: Uuid,
-    each: usize,
-    out: &mut Vec<Vec<u8>>,
-) {
+fn dreamt<R: Request + Message>(rng: &mut Rng, topic_id: Uuid, each: usize, out: &mut Vec<Seed>) {
     for version in R::VERSIONS.min..=R::VERSIONS.max {
         let mut got = 0;
         for _ in 0..TRIES {
@@ -173,7 +191,7 @@ fn dreamt<R: Request + Message>(
             // The version after the newest known one is often the same on the wire.
             for v in [version, version + 1] {
                 if v == version || (v > R::VERSIONS.max && got == 0) {
-                    out.push(with_header::<R>(version, v, &body));
+                    out.push(Seed::any(with_header::<R>(version, v, &body)));
                 }
             }
             got += 1;
@@ -202,7 +220,7 @@ fn with_header<R: Request>(layout: i16, version: i16, body: &[u8]) -> Vec<u8> {
     buf.to_vec()
 }
 
-fn produce(topic_id: Uuid, out: &mut Vec<Vec<u8>>) {
+fn produce(topic_id: Uuid, out: &mut Vec<Seed>) {
     let (small, _) = batch::filled(300, 10, now_ms());
     let (large, _) = batch::filled(4000, 100, now_ms());
     for version in ProduceRequest::VERSIONS.min..=ProduceRequest::VERSIONS.max {
@@ -221,7 +239,7 @@ fn produce(topic_id: Uuid, out: &mut Vec<Vec<u8>>) {
     }
 }
 
-fn fetch(topic_id: Uuid, out: &mut Vec<Vec<u8>>) {
+fn fetch(topic_id: Uuid, out: &mut Vec<Seed>) {
     for version in FetchRequest::VERSIONS.min..=FetchRequest::VERSIONS.max {
         for (session, epoch) in [(0, -1), (0, 0)] {
             let partition = FetchPartition::default()
@@ -245,18 +263,29 @@ fn fetch(topic_id: Uuid, out: &mut Vec<Vec<u8>>) {
     }
 }
 
-fn push<R: Request>(request: &R, version: i16, out: &mut Vec<Vec<u8>>) {
+/// The request in one version, unless that version lacks a field that is set.
+pub fn push<R: Request>(request: &R, version: i16, out: &mut Vec<Seed>) {
     if let Ok(mut bytes) = frame(request, version, 7) {
         bytes.drain(..4);
-        out.push(bytes);
+        out.push(Seed::any(bytes));
     }
 }
 
-/// Frames without their size, at most `each` made up for every version of every API.
-pub fn all(rng: &mut Rng, topic_id: Uuid, each: usize) -> Vec<Vec<u8>> {
+/// Which broker goes is fixed: one that runs alone obeys.
+fn unregister(out: &mut Vec<Seed>) {
+    let request = UnregisterBrokerRequest::default().with_broker_id(m::BrokerId(PHANTOM));
+    push(&request, 0, out);
+    if let Some(seed) = out.last_mut() {
+        seed.fixed = seed.bytes.len() - 1;
+    }
+}
+
+/// At most `each` made up for every version of every API.
+pub fn all(rng: &mut Rng, topic_id: Uuid, each: usize) -> Vec<Seed> {
     let mut out = Vec::new();
     produce(topic_id, &mut out);
     fetch(topic_id, &mut out);
+    unregister(&mut out);
     macro_rules! every {
         ($($request:ident)*) => { $( dreamt::<m::$request>(rng, topic_id, each, &mut out); )* };
     }
@@ -286,7 +315,6 @@ pub fn all(rng: &mut Rng, topic_id: Uuid, each: usize) -> Vec<Vec<u8>> {
         ReadShareGroupStateRequest WriteShareGroupStateRequest DeleteShareGroupStateRequest
         ReadShareGroupStateSummaryRequest DescribeShareGroupOffsetsRequest
         AlterShareGroupOffsetsRequest DeleteShareGroupOffsetsRequest);
-    // Left out: UnregisterBroker, which a broker that runs alone obeys.
-    out.retain(|f| f.len() >= 8);
+    out.retain(|seed| seed.bytes.len() >= 8);
     out
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
+use super::super::membership::OBSERVERS_MAX;
 use super::super::network::{RaftRequest, RaftResponse};
 use super::super::store::lock;
 use super::super::timing::QuorumTiming;
@@ -375,6 +376,27 @@ async fn changes_of_observers_build_on_each_other() {
     // All are forgotten in one go, one right after the other.
     one.forget_observers_silent_for(Duration::ZERO).await;
     eventually("nobody is left", || members(&one) == (vec![1], vec![])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn there_is_a_place_for_so_many_observers() {
+    let (place, dir) = (Place::new(1).await, TempDir::new().unwrap());
+    let log = place.open(&dir, 101, None).await;
+    wait_for_any_leader(&[Arc::clone(&log)]).await;
+    let nowhere = |directory| VoterNode {
+        directory_id: Uuid::from_u128(directory),
+        endpoints: Vec::new(),
+    };
+    for id in 0..=OBSERVERS_MAX {
+        let request = RaftRequest::Join {
+            node_id: 2,
+            node: nowhere(id as u128 + 1_000),
+            as_voter: false,
+        };
+        let answer = log.handle(request).await.unwrap();
+        let is_in = matches!(answer, RaftResponse::Join(true));
+        assert_eq!(is_in, id < OBSERVERS_MAX, "observer {id}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
