@@ -560,7 +560,7 @@ pub(super) fn unregister_broker(
 ) -> Outcome<UnregisterBrokerResponse> {
     let id = request.broker_id.0;
     let Some(broker) = turn.image.cluster.broker(id) else {
-        let message = format!("broker {id} is not registered");
+        let message = format!("Broker ID {id} is not currently registered");
         let error = Error::new(ErrorCode::BrokerIdNotRegistered, message);
         let response = UnregisterBrokerResponse::default().with_error_code(error.code());
         return Outcome::unchanged(response.with_error_message(error.text()));

@@ -166,12 +166,16 @@ impl ReplicaManager {
         let partition = match self.find(&tp.topic, tp.partition) {
             Ok(partition) => partition,
             Err(error) if error.code == ErrorCode::KafkaStorageError => return Err(error),
-            Err(_) => {
+            Err(error) => {
                 let mut preferred = self.moves.preferred.lock().expect("no panic inside");
                 if preferred.len() < PREFERRED_MAX {
                     preferred.insert(tp.clone(), target);
                 }
-                return Err(ErrorCode::ReplicaNotAvailable.into());
+                // Another broker's, or nobody's.
+                return Err(match error.code {
+                    ErrorCode::NotLeaderOrFollower => ErrorCode::ReplicaNotAvailable.into(),
+                    _ => error,
+                });
             }
         };
         let elsewhere = |under_way: &Arc<Move>| !Arc::ptr_eq(&under_way.target, &target);

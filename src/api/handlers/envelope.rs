@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use kafka_protocol::messages::{EnvelopeRequest, EnvelopeResponse};
+use kafka_protocol::messages::{ApiKey, EnvelopeRequest, EnvelopeResponse};
 use kafka_protocol::protocol::Decodable;
 use tracing::debug;
 
@@ -19,6 +19,8 @@ use crate::protocol::principal::Principal;
 const FORWARDABLE: &[i16] = &[
     19, 20, 30, 31, 33, 37, 38, 39, 40, 43, 44, 45, 46, 49, 51, 55, 57, 64, 80, 81,
 ];
+/// Those that ask for nothing to be changed: any controller answers, from what it knows.
+const READS: &[i16] = &[46, 55];
 /// Size of the prefix of a frame, which an answer in an envelope does not have.
 const PREFIX_BYTES: usize = 4;
 
@@ -38,18 +40,22 @@ pub fn handle(context: RequestContext, body: &mut Bytes) -> Result<Reply, Malfor
 
 /// The answer to what is inside, header and body.
 async fn answer(context: &RequestContext, request: EnvelopeRequest) -> Result<Bytes, ErrorCode> {
-    let leader = context.services.quorum.leader().borrow().leader_id;
-    if leader != Some(context.services.config().node_id) {
-        return Err(ErrorCode::NotController);
-    }
     let client = Arc::new(client(&context.connection, &request)?);
     let inside = request.request_data;
     let key = inside
         .first_chunk::<2>()
         .map(|key| i16::from_be_bytes(*key));
     let key = key.ok_or(ErrorCode::UnsupportedVersion)?;
+    if ApiKey::try_from(key).is_err() {
+        return Err(ErrorCode::UnsupportedVersion);
+    }
     if !FORWARDABLE.contains(&key) {
         return Err(ErrorCode::InvalidRequest);
+    }
+    let leader = context.services.quorum.leader().borrow().leader_id;
+    let is_active = leader == Some(context.services.config().node_id);
+    if !is_active && !READS.contains(&key) {
+        return Err(ErrorCode::NotController);
     }
     let unsupported = |_| ErrorCode::UnsupportedVersion;
     let gated = gate(&context.services, &client, inside);
