@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The quorum's voters change under load, by Apache Kafka's own tool: one grows to three, the first is killed, a disk is lost, the
-# active controller removes itself, all are restarted (KIP-853).
+# active controller removes itself, all are restarted (KIP-853). Then five voters lose two, and three.
 source "$(dirname "$0")/../../scripts/lib/env.sh"
 source "$OTTLA_ROOT/scripts/lib/tools.sh"
 [ "$BROKER" = ottla ] || { skip "three nodes" "this suite starts ottla only"; finish; }
@@ -118,5 +118,27 @@ for id in 1 2 3; do check "node $id is back" node_ready "$id"; done
 check "the same three voters" eventually 20 voters_are 2 "1 2 3 "
 check "in all ISRs" eventually 60 in_sync 1
 check "nothing acknowledged is lost or there twice" nothing_lost
+
+echo "-- five voters"
+for id in 1 2 3; do stop_node "$id" KILL; done
+NODE_IDS='1 2 3 4 5'
+check "five nodes start" start_cluster
+create() { at "$1" topics --create --if-not-exists --topic "$2" --partitions 1 --replication-factor 1; }
+refused() { ! KTOOL_SECONDS=10 create "$1" "$2"; }
+old=$(leader 1)
+# The first to go leads; the third is back before the second.
+gone=($old $((old % 5 + 1)) $(((old + 1) % 5 + 1)))
+up=$(((old + 2) % 5 + 1))
+for id in "${gone[@]:0:2}"; do stop_node "$id" KILL; done
+check "[old leader $old] topics are created without it and another" eventually 20 create "$up" without-two
+check "another leads" another "$old" leader "$up"
+stop_node "${gone[2]}" KILL
+check "two of five decide nothing" refused "$up" without-three
+run_node "${gone[2]}"
+check "three do" eventually 30 create "$up" three-again
+for id in "${gone[@]:0:2}"; do run_node "$id"; done
+for id in "${gone[@]}"; do check "node $id is back" node_ready "$id"; done
+check "five voters" voters_are "$old" "1 2 3 4 5 "
+shows "who led knows what it missed" $'three-again\nwithout-two' at "$old" topics --list
 
 finish
