@@ -228,13 +228,14 @@ impl Connection {
         (self.request_bytes + input.max(self.input_bytes_max)).saturating_sub(FREE_BYTES)
     }
 
-    /// Room of the next read.
+    /// Room of the next read; what the buffer has held already is covered.
     fn read_bytes(&self) -> usize {
         let have = self.input.len();
         let missing = peek_size(&self.input).map_or(0, |size| (size + 4).saturating_sub(have));
         missing
             .min(have)
             .clamp(READ_CHUNK_BYTES, READ_CHUNK_BYTES_MAX)
+            .max(self.input_bytes_max.saturating_sub(have))
     }
 
     /// Reads what is there and cuts it into frames. `false` at the end of the stream.
