@@ -265,11 +265,12 @@ impl World {
         let before = state.high_watermark();
         let effects = event(state, log);
         let (after, leads) = (state.high_watermark(), state.is_leader());
+        let leader_epoch = state.leader_epoch();
         if let Some(proposal) = effects.proposal {
             self.enqueue_proposal(node, index, proposal);
         }
         if leads && after != before {
-            self.committed_up_to(node, index, after)?;
+            self.committed_up_to(node, index, leader_epoch, after)?;
         }
         if after != before {
             self.release_waiting(node, index);
@@ -277,10 +278,17 @@ impl World {
         Ok(())
     }
 
-    fn committed_up_to(&mut self, node: NodeId, index: PartitionIndex, end: Offset) -> Checked {
+    fn committed_up_to(
+        &mut self,
+        node: NodeId,
+        index: PartitionIndex,
+        leader_epoch: LeaderEpoch,
+        end: Offset,
+    ) -> Checked {
         let log = self.nodes[&node].logs.get(&index);
         log.map_or(Ok(()), |log| {
-            self.oracle.high_watermark_moved(node, index, log, end)
+            let oracle = &mut self.oracle;
+            oracle.high_watermark_moved(node, index, log, leader_epoch, end)
         })
     }
 

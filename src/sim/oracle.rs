@@ -29,6 +29,8 @@ macro_rules! ensure {
 #[derive(Debug, Default)]
 struct History {
     committed: Vec<Entry>,
+    /// The leader epoch in which each of them was committed.
+    committed_in: Vec<LeaderEpoch>,
     /// The last sequence that each producer has in it.
     sequences: BTreeMap<ProducerId, i32>,
     leaders: BTreeMap<LeaderEpoch, NodeId>,
@@ -110,6 +112,7 @@ impl Oracle {
         node: NodeId,
         partition: PartitionIndex,
         log: &ReplicaLog,
+        leader_epoch: LeaderEpoch,
         high_watermark: Offset,
     ) -> Checked {
         ensure!(
@@ -135,6 +138,7 @@ impl Oracle {
                 "ExactlyOnce: {entry:?} committed in {partition} on {node} behind sequence {last:?}"
             );
             history.committed.push(*entry);
+            history.committed_in.push(leader_epoch);
         }
         Ok(())
     }
@@ -239,7 +243,7 @@ impl Oracle {
     }
 
     /// One replica after an event:
-    /// - CommittedStays: what is committed is never cut off again (KIP-101).
+    /// - CommittedStays: what is committed is never cut off again (KIP-101), but on who follows the leader of an older epoch.
     /// - LogMatching: up to its high watermark its log is the history.
     /// - MonotonicHighWatermark: it never goes back while the process lives.
     /// - RecoveryPoint: what the checkpoint says is synced, is.
@@ -248,11 +252,16 @@ impl Oracle {
         let history = self.history(partition);
         let seen = history.replicas.entry(node).or_default();
         let unchanged = log.look();
+        let leader_epoch = now
+            .state
+            .map_or(LeaderEpoch::MAX, |(_, it)| it.leader_epoch());
+        let mut cut = unchanged..seen.matched;
         ensure!(
-            unchanged >= seen.matched,
+            cut.all(|at| history.committed_in[at] > leader_epoch),
             "CommittedStays: node {node} cut {partition} at {unchanged}, it had {} committed entries",
             seen.matched
         );
+        seen.matched = seen.matched.min(unchanged);
         let rest = log.entries()[seen.matched..].iter();
         let rest = rest.zip(&history.committed[seen.matched..]);
         seen.matched += rest
