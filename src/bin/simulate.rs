@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
-use ottla::sim::{Bug, Outcome, run};
+use ottla::sim::{Bug, Outcome, SCENARIOS, Shown, run};
 
 /// Seeds within which each planted bug must be found: as many as a run takes by default.
 const BUG_SEEDS: u64 = 20_000;
@@ -55,7 +55,7 @@ fn exit_code(all_well: bool) -> ExitCode {
 }
 
 fn find_bugs(from: u64) -> bool {
-    let mut missed = 0;
+    let mut missed = Vec::new();
     for bug in Bug::ALL {
         let first = (from..from + BUG_SEEDS).find_map(|seed| {
             let violation = run(seed, Some(bug), false).violation?;
@@ -65,11 +65,25 @@ fn find_bugs(from: u64) -> bool {
             println!("ok    {bug:?}: seed {seed}: {}", violation.0);
         } else {
             println!("FAIL  {bug:?}: not found in {BUG_SEEDS} seeds");
-            missed += 1;
+            missed.push(bug);
         }
     }
-    println!("{} passed, {missed} failed", Bug::ALL.len() - missed);
-    missed == 0
+    for (scenario, shown) in SCENARIOS {
+        match shown {
+            Shown::Simulated(bug) if missed.contains(&bug) => {
+                println!("      {scenario}: missed as {bug:?}");
+            }
+            Shown::Simulated(bug) => println!("      {scenario}: found here as {bug:?}"),
+            Shown::Tested(test) => println!("      {scenario}: found by the test {test}"),
+            Shown::Missing(reason) => println!("      {scenario}: NOT SHOWN, {reason}"),
+        }
+    }
+    println!(
+        "{} passed, {} failed",
+        Bug::ALL.len() - missed.len(),
+        missed.len()
+    );
+    missed.is_empty()
 }
 
 fn run_seeds(from: u64, count: u64, bug: Option<Bug>) -> bool {

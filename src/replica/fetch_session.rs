@@ -365,6 +365,7 @@ mod tests {
         assert_eq!(served(&resume(2, Vec::new())), [true, false]);
     }
 
+    /// Rule: fetch-session
     #[test]
     fn incremental_answers_only_news_and_rotates_served_partitions() {
         let cache = SessionCache::new(10);

@@ -17,7 +17,7 @@ mod trash;
 
 pub use alter_log_dirs::FutureReplica;
 pub use fetch_session::{FetchContext, PartitionKey, SessionCache, TopicRef, Wanted};
-pub use fetcher::Fetchers;
+pub use fetcher::{FetchSession, Fetchers, Positions, SessionKey, SessionRequest};
 pub use hosted::{HostedTopic, ReplicaManager};
 pub use isr_updates::AlterPartitionChannel;
 pub use log_cleaner::LogCleaner;

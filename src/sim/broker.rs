@@ -27,6 +27,7 @@ use crate::partition::{
 use crate::protocol::ErrorCode;
 use crate::protocol::batch::AppendOrigin;
 use crate::protocol::messages::broker_heartbeat::BrokerHeartbeatRequest;
+use crate::replica::{FetchSession, SessionCache};
 use crate::types::{BrokerId, LeaderEpoch, Offset, Uuid};
 
 pub const LAG_TIME_MAX_MS: i64 = 300;
@@ -41,7 +42,6 @@ const REQUEST_TIMEOUT_MS: i64 = 200;
 const SHUTDOWN_TIMEOUT_MS: i64 = 1500;
 
 /// What a broker process has in memory.
-#[derive(Default)]
 pub struct Broker {
     pub image: MetadataImage,
     batches_applied: usize,
@@ -62,6 +62,9 @@ pub struct Broker {
     proposals: BTreeMap<PartitionIndex, IsrProposal>,
     altering: Option<(RequestId, BTreeMap<PartitionIndex, IsrProposal>)>,
     pub fetches: BTreeMap<NodeId, (RequestId, i64)>,
+    /// With the leaders that it follows, and with its followers.
+    pub sessions: BTreeMap<NodeId, FetchSession>,
+    pub session_cache: SessionCache,
 }
 
 /// A producer that waits for the high watermark.
@@ -75,13 +78,31 @@ struct WaitingProduce {
 
 impl Broker {
     /// `process` tells the node's processes apart: answers to one do not reach the next.
-    pub fn new(node: NodeId, process: u64, incarnation: Uuid, previous_epoch: i64) -> Self {
+    pub fn new(
+        node: NodeId,
+        process: u64,
+        incarnation: Uuid,
+        previous_epoch: i64,
+        session_slots: usize,
+    ) -> Self {
         Self {
-            requests: process << 32,
+            image: MetadataImage::default(),
+            batches_applied: 0,
+            published: false,
             incarnation,
             previous_epoch,
+            epoch: None,
+            leaving_since_ms: None,
+            partitions: BTreeMap::new(),
+            waiting: Vec::new(),
+            requests: process << 32,
+            contact: None,
             controller: node,
-            ..Self::default()
+            proposals: BTreeMap::new(),
+            altering: None,
+            fetches: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            session_cache: SessionCache::new(session_slots),
         }
     }
 

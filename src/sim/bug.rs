@@ -27,6 +27,8 @@ pub enum Bug {
     AcknowledgesInOtherEpoch,
     /// Followers do not keep producers' sequences, so that a retry after a fail-over is stored twice.
     FollowersForgetProducers,
+    /// A follower takes the partitions of a fetch session's answer for those that it asked for, one by one (Redpanda #3336).
+    PairsFetchedByOrder,
     /// A follower appends the answer to a fetch of an older leader epoch.
     AppendsStaleFetches,
     /// The controller takes an ISR that was proposed for an older partition epoch (KIP-497).
@@ -50,7 +52,7 @@ pub enum Bug {
 }
 
 impl Bug {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::TruncatesToHighWatermark,
         Self::IgnoresDivergence,
         Self::StopsCleanlyWithoutSync,
@@ -63,6 +65,7 @@ impl Bug {
         Self::AcknowledgesBeforeCommit,
         Self::AcknowledgesInOtherEpoch,
         Self::FollowersForgetProducers,
+        Self::PairsFetchedByOrder,
         Self::AppendsStaleFetches,
         Self::AcceptsStaleIsr,
         Self::FencesWithoutShrinking,
@@ -75,6 +78,61 @@ impl Bug {
         Self::CountsRemovedVoters,
     ];
 }
+
+/// Where a planted mistake shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// In the simulator, planted as this bug.
+    Simulated(Bug),
+    /// In a unit test, which plants it itself: what it is about is not simulated.
+    Tested(&'static str),
+    /// Nowhere, and why.
+    Missing(&'static str),
+}
+
+/// The scenarios of other systems' bugs that must each be found when they are put back in.
+pub const SCENARIOS: [(&str, Shown); 10] = [
+    (
+        "S1 truncation by high watermark (KIP-101)",
+        Shown::Simulated(Bug::TruncatesToHighWatermark),
+    ),
+    (
+        "S2 two fast fail-overs (KIP-279)",
+        Shown::Simulated(Bug::IgnoresDivergence),
+    ),
+    (
+        "S7 recovery point before the sync (KAFKA-10101)",
+        Shown::Simulated(Bug::CheckpointsBeforeSync),
+    ),
+    (
+        "S8 last replica standing (KIP-966)",
+        Shown::Simulated(Bug::HidesUncleanShutdown),
+    ),
+    (
+        "S11 ISR expansion below the epoch's start",
+        Shown::Simulated(Bug::JoinsBelowEpochStart),
+    ),
+    (
+        "S15 late batch behind an abort marker (KAFKA-9144)",
+        Shown::Tested("log::tests::transactions::a_late_batch_leaves_no_transaction_hanging"),
+    ),
+    (
+        "S16 delayed EndTxn ends the next transaction (KIP-890)",
+        Shown::Missing("there is no transaction coordinator yet"),
+    ),
+    (
+        "S18 producers' sequences lost with the leader",
+        Shown::Simulated(Bug::FollowersForgetProducers),
+    ),
+    (
+        "S22 order of a fetch session's answer (Redpanda #3336)",
+        Shown::Simulated(Bug::PairsFetchedByOrder),
+    ),
+    (
+        "acknowledgement in another epoch",
+        Shown::Simulated(Bug::AcknowledgesInOtherEpoch),
+    ),
+];
 
 impl std::str::FromStr for Bug {
     type Err = String;

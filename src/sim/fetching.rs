@@ -1,17 +1,24 @@
-//! Between a leader and a follower: fetches, what they tell the leader, appending and cutting on the follower. The shells of
-//! `partition/replication.rs` and `replica`, over the simulated log.
+//! Between a leader and a follower: fetches in sessions (KIP-227), what they tell the leader, appending and cutting on the follower.
+//! The shells of `partition/replication.rs`, `replica` and the Fetch handler, over the simulated log.
 
 use super::bug::Bug;
-use super::messages::{FetchPartition, Fetched, Message, RequestId, Timer};
-use super::oracle::Checked;
+use super::messages::{FetchRequest, FetchResponse, Fetched, Message, RequestId, Timer};
+use super::oracle::{Checked, Violation};
 use super::replica_log::{Entry, ReplicaLog};
 use super::world::World;
 use super::{NodeId, PartitionIndex};
 use crate::partition::{
-    Effects, FollowerFetch, OutOfRange, PartitionState, diverging_epoch, out_of_range, truncation,
+    Effects, FollowerFetch, FollowerPosition, OutOfRange, PartitionState, diverging_epoch,
+    out_of_range, truncation,
 };
 use crate::protocol::ErrorCode;
-use crate::types::NO_LEADER_EPOCH;
+use crate::replica::{
+    FetchContext, PartitionKey, Positions, SessionKey, SessionRequest, TopicRef, Wanted,
+};
+use crate::types::{NO_LEADER_EPOCH, Uuid};
+
+/// Of the one topic, in sessions.
+const TOPIC_ID: Uuid = Uuid::from_u128(7);
 
 /// Entries of one answer.
 const FETCH_MAX: usize = 8;
@@ -30,42 +37,49 @@ impl World {
         let Some(broker) = self.broker(node) else {
             return;
         };
-        let waits = broker.fetches.get(&leader);
-        if waits.is_some_and(|(_, sent_ms)| sent_ms + FETCH_TIMEOUT_MS > now_ms) {
+        let waits = broker.fetches.get(&leader).map(|(_, sent_ms)| *sent_ms);
+        if waits.is_some_and(|sent_ms| sent_ms + FETCH_TIMEOUT_MS > now_ms) {
             return;
         }
         let Some(broker_epoch) = broker.epoch else {
             return;
         };
-        let mut partitions = Vec::new();
+        let mut positions = Positions::new();
         for index in 0..self.plan.partitions {
-            partitions.extend(self.fetch_of(node, leader, index));
+            let position = self.position(node, leader, index);
+            positions.extend(position.map(|position| ((TOPIC_ID, index), position)));
         }
-        if partitions.is_empty() {
+        let Some(broker) = self.broker_mut(node) else {
+            return;
+        };
+        let session = broker.sessions.entry(leader).or_default();
+        if waits.is_some() || positions.is_empty() {
+            // The connection is given up, and with it the session.
+            session.forget();
+        }
+        if positions.is_empty() {
             return;
         }
-        if let Some(broker) = self.broker_mut(node) {
-            let request = broker.next_request();
-            broker.fetches.insert(leader, (request, now_ms));
-            let message = Message::Fetch {
-                request,
-                broker_epoch,
-                partitions,
-            };
-            self.send(node, leader, message);
-        }
+        let session = session.next(positions);
+        let request = broker.next_request();
+        broker.fetches.insert(leader, (request, now_ms));
+        let message = FetchRequest {
+            broker_epoch,
+            session,
+        };
+        self.send(node, leader, Message::Fetch(request, message));
     }
 
-    fn fetch_of(
+    fn position(
         &mut self,
         node: NodeId,
         leader: NodeId,
         partition: PartitionIndex,
-    ) -> Option<FetchPartition> {
+    ) -> Option<FollowerPosition> {
         let tells_epoch = self.plan.bug != Some(Bug::IgnoresDivergence);
         let (state, log) = self.state_and_log(node, partition)?;
-        (state.leader() == leader).then(|| FetchPartition {
-            partition,
+        (state.leader() == leader).then(|| FollowerPosition {
+            leader,
             leader_epoch: state.leader_epoch(),
             fetch_offset: log.next_offset(),
             last_fetched_epoch: if tells_epoch {
@@ -73,6 +87,7 @@ impl World {
             } else {
                 NO_LEADER_EPOCH
             },
+            log_start_offset: 0,
         })
     }
 
@@ -81,37 +96,92 @@ impl World {
         node: NodeId,
         follower: NodeId,
         request: RequestId,
-        broker_epoch: i64,
-        partitions: Vec<FetchPartition>,
+        fetch: FetchRequest,
     ) -> Checked {
-        let now_ms = self.local_ms(node);
-        let bug = self.plan.bug;
-        let mut answers = Vec::with_capacity(partitions.len());
-        for asked in partitions {
-            let mut fetch = FollowerFetch {
-                replica_id: follower,
-                broker_epoch,
-                fetch_offset: asked.fetch_offset,
-                log_start_offset: 0,
-                now_ms,
-            };
-            let mut answer = Fetched::Refused;
-            self.with_partition(node, asked.partition, |state, log| {
-                if bug == Some(Bug::CountsFetchersAsCaughtUp) {
-                    fetch.fetch_offset = log.next_offset();
-                }
-                let (read, effects) = read_as_leader(state, log, &asked, &fetch);
-                answer = read;
-                effects
-            })?;
-            answers.push((asked, answer));
-        }
-        let message = Message::Fetched {
-            request,
-            partitions: answers,
+        let context = match self.fetch_context(node, fetch.session) {
+            Ok(context) => context,
+            Err(code) => {
+                self.send(node, follower, Message::Fetched(request, Err(code)));
+                return Ok(());
+            }
         };
-        self.send(node, follower, message);
+        let mut partitions = Vec::with_capacity(context.wanted().len());
+        for (key, wanted) in context.wanted() {
+            let answer = self.read_for(node, follower, fetch.broker_epoch, key.1, wanted)?;
+            let (is_plain, size_bytes, high_watermark) = match &answer {
+                Fetched::Records {
+                    entries,
+                    high_watermark,
+                } => (true, entries.len(), *high_watermark),
+                _ => (false, 0, -1),
+            };
+            if context.must_answer(key, !is_plain, size_bytes, high_watermark, 0) {
+                partitions.push((key.1, answer));
+            }
+        }
+        let response = FetchResponse {
+            session_id: context.session_id(),
+            partitions,
+        };
+        self.send(node, follower, Message::Fetched(request, Ok(response)));
         Ok(())
+    }
+
+    fn fetch_context(
+        &mut self,
+        node: NodeId,
+        session: SessionRequest,
+    ) -> Result<FetchContext, ErrorCode> {
+        let now_ms = self.local_ms(node);
+        let mut random = self.rng.next_u64() as i32;
+        let key = |(_, index): SessionKey| -> PartitionKey { (TopicRef::Id(TOPIC_ID), index) };
+        let changed = session.changed.into_iter();
+        let changed = changed.map(|(of, position)| (key(of), wanted(&position)));
+        let forgotten: Vec<_> = session.forgotten.into_iter().map(key).collect();
+        let broker = self.broker(node).ok_or(ErrorCode::BrokerNotAvailable)?;
+        let next_id = || {
+            random = random.wrapping_add(1);
+            random
+        };
+        let (id, epoch) = (session.id, session.epoch);
+        let cache = &broker.session_cache;
+        cache.context(
+            id,
+            epoch,
+            true,
+            changed.collect(),
+            &forgotten,
+            now_ms,
+            next_id,
+        )
+    }
+
+    fn read_for(
+        &mut self,
+        node: NodeId,
+        follower: NodeId,
+        broker_epoch: i64,
+        index: PartitionIndex,
+        wanted: &Wanted,
+    ) -> Result<Fetched, Violation> {
+        let counts_as_caught_up = self.plan.bug == Some(Bug::CountsFetchersAsCaughtUp);
+        let mut fetch = FollowerFetch {
+            replica_id: follower,
+            broker_epoch,
+            fetch_offset: wanted.fetch_offset,
+            log_start_offset: wanted.log_start_offset,
+            now_ms: self.local_ms(node),
+        };
+        let mut answer = Fetched::Refused;
+        self.with_partition(node, index, |state, log| {
+            if counts_as_caught_up {
+                fetch.fetch_offset = log.next_offset();
+            }
+            let (read, effects) = read_as_leader(state, log, wanted, &fetch);
+            answer = read;
+            effects
+        })?;
+        Ok(answer)
     }
 
     pub(super) fn on_fetched(
@@ -119,8 +189,9 @@ impl World {
         node: NodeId,
         leader: NodeId,
         request: RequestId,
-        partitions: Vec<(FetchPartition, Fetched)>,
+        response: Result<FetchResponse, ErrorCode>,
     ) -> Checked {
+        let mispairs = self.plan.bug == Some(Bug::PairsFetchedByOrder);
         let Some(broker) = self.broker_mut(node) else {
             return Ok(());
         };
@@ -132,10 +203,30 @@ impl World {
             return Ok(());
         }
         broker.fetches.remove(&leader);
+        let session = broker.sessions.entry(leader).or_default();
+        let response = match response {
+            Ok(response) => response,
+            Err(code) => {
+                match code {
+                    ErrorCode::FetchSessionIdNotFound => session.forget(),
+                    _ => session.reset(),
+                }
+                self.schedule_timer(node, 1, Timer::FetchMore(leader));
+                return Ok(());
+            }
+        };
+        session.answered(response.session_id);
+        let mut taken = Vec::with_capacity(response.partitions.len());
+        for (nth, (index, fetched)) in response.partitions.into_iter().enumerate() {
+            let index = if mispairs { nth as i32 } else { index };
+            if let Some(asked) = session.asked((TOPIC_ID, index)) {
+                taken.push((index, *asked, fetched));
+            }
+        }
         let mut moves_on = false;
-        for (asked, fetched) in partitions {
+        for (index, asked, fetched) in taken {
             moves_on |= !matches!(&fetched, Fetched::Records { entries, .. } if entries.is_empty());
-            self.take_fetched(node, asked, fetched)?;
+            self.take_fetched(node, index, asked, fetched)?;
         }
         if moves_on {
             self.schedule_timer(node, 1, Timer::FetchMore(leader));
@@ -143,11 +234,17 @@ impl World {
         Ok(())
     }
 
-    fn take_fetched(&mut self, node: NodeId, asked: FetchPartition, fetched: Fetched) -> Checked {
+    fn take_fetched(
+        &mut self,
+        node: NodeId,
+        index: PartitionIndex,
+        asked: FollowerPosition,
+        fetched: Fetched,
+    ) -> Checked {
         let bug = self.plan.bug;
         let keeps_producers = bug != Some(Bug::FollowersForgetProducers);
         let mut cut = None;
-        self.with_partition(node, asked.partition, |state, log| {
+        self.with_partition(node, index, |state, log| {
             let stale = state.is_leader()
                 || state.leader_epoch() != asked.leader_epoch
                 || log.next_offset() != asked.fetch_offset;
@@ -188,9 +285,20 @@ impl World {
             Effects::default()
         })?;
         if let Some(offset) = cut {
-            self.note(format_args!("{node} cuts {} at {offset}", asked.partition));
+            self.note(format_args!("{node} cuts {index} at {offset}"));
         }
         Ok(())
+    }
+}
+
+fn wanted(position: &FollowerPosition) -> Wanted {
+    Wanted {
+        fetch_offset: position.fetch_offset,
+        current_leader_epoch: position.leader_epoch,
+        last_fetched_epoch: position.last_fetched_epoch,
+        log_start_offset: position.log_start_offset,
+        size_bytes_max: i32::MAX,
+        was_served: false,
     }
 }
 
@@ -198,12 +306,12 @@ impl World {
 fn read_as_leader(
     state: &mut PartitionState,
     log: &ReplicaLog,
-    asked: &FetchPartition,
+    asked: &Wanted,
     fetch: &FollowerFetch,
 ) -> (Fetched, Effects) {
     let refused = (Fetched::Refused, Effects::default());
     let checked = state
-        .check_leader(asked.leader_epoch)
+        .check_leader(asked.current_leader_epoch)
         .and_then(|()| state.check_replica(fetch.replica_id, fetch.broker_epoch));
     if checked.is_err() {
         return refused;
@@ -242,7 +350,7 @@ fn read_as_leader(
 fn append(
     state: &PartitionState,
     log: &mut ReplicaLog,
-    asked: &FetchPartition,
+    asked: &FollowerPosition,
     entries: &[Entry],
     keeps_producers: bool,
 ) {

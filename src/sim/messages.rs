@@ -13,6 +13,7 @@ use crate::protocol::ErrorCode;
 use crate::protocol::messages::broker_heartbeat::{
     BrokerHeartbeatRequest, BrokerHeartbeatResponse,
 };
+use crate::replica::SessionRequest;
 use crate::types::{LeaderEpoch, Offset, ProducerId};
 
 /// Pairs an answer with its request; of the sender's counting.
@@ -33,13 +34,18 @@ pub enum ControllerAnswer {
     AlterPartition(AlterPartitionResponse),
 }
 
-/// One partition of a follower's fetch.
-#[derive(Clone, Copy, Debug)]
-pub struct FetchPartition {
-    pub partition: PartitionIndex,
-    pub leader_epoch: LeaderEpoch,
-    pub fetch_offset: Offset,
-    pub last_fetched_epoch: LeaderEpoch,
+/// A follower's fetch.
+#[derive(Clone, Debug)]
+pub struct FetchRequest {
+    pub broker_epoch: i64,
+    pub session: SessionRequest,
+}
+
+/// What a leader answers: in a session that goes on, of those partitions only that have news.
+#[derive(Clone, Debug)]
+pub struct FetchResponse {
+    pub session_id: i32,
+    pub partitions: Vec<(PartitionIndex, Fetched)>,
 }
 
 #[derive(Clone, Debug)]
@@ -82,15 +88,8 @@ pub enum Message {
         from: usize,
         to: usize,
     },
-    Fetch {
-        request: RequestId,
-        broker_epoch: i64,
-        partitions: Vec<FetchPartition>,
-    },
-    Fetched {
-        request: RequestId,
-        partitions: Vec<(FetchPartition, Fetched)>,
-    },
+    Fetch(RequestId, FetchRequest),
+    Fetched(RequestId, Result<FetchResponse, ErrorCode>),
     Produce(RequestId, Produce),
     Produced(RequestId, Result<Offset, ErrorCode>),
     Consume(RequestId, Consume),

@@ -7,6 +7,7 @@
 //! | `partition::PartitionState`, truncation, `log::LeaderEpochCache`, `log::ProducerState` | a log is a list of entries and how much of it is synced |
 //! | the controller's handlers, `metadata::MetadataImage` | consensus: a list of committed batches and who may append to it |
 //! | `quorum::VoterChange`: who may come or go, who votes then | votes, and what each node has of the metadata log |
+//! | `replica::FetchSession`, `replica::SessionCache` | connections, and what is sent over them |
 //!
 //! ```text
 //!   faults.rs --> World (world.rs): time, events --> broker.rs, fetching.rs   each node's broker
@@ -36,7 +37,7 @@ mod world;
 #[cfg(test)]
 mod tests;
 
-pub use bug::Bug;
+pub use bug::{Bug, SCENARIOS, Shown};
 pub use oracle::Violation;
 pub use world::{Outcome, run};
 

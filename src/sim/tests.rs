@@ -62,18 +62,18 @@ fn planted_bugs_of_membership_are_found() {
     }
 }
 
-/// Rule: fencing, retries, truncation
+/// Rule: fencing, fetch-session, retries, truncation
 #[test]
 fn planted_bugs_are_found() {
     // Those that show early; `simulate --bugs` looks for all.
     for (bug, invariant) in [
         (Bug::TruncatesToHighWatermark, "CommittedStays"),
         (Bug::CheckpointsBeforeSync, "RecoveryPoint"),
-        (Bug::LeadsBeforeRegistration, "CommittedStays"),
+        (Bug::PairsFetchedByOrder, "Progress"),
         (Bug::CountsFetchersAsCaughtUp, "LeaderCandidateCompleteness"),
         (Bug::ShowsUncommitted, "ConsistentRead"),
         (Bug::AcknowledgesBeforeCommit, "NoAcknowledgedRecordLost"),
-        (Bug::FollowersForgetProducers, "ProducerState"),
+        (Bug::FollowersForgetProducers, "ExactlyOnce"),
         (Bug::FencesWithoutShrinking, "NoFencedMember"),
         (Bug::AppliesMetadataTwice, "MetadataLogMatching"),
         (Bug::TimesOutByWallClock, "HonestSessions"),

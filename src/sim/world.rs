@@ -367,15 +367,10 @@ impl World {
             }
             Message::FollowMetadata(applied) => self.on_follow_metadata(to, from, applied),
             Message::Metadata { from, to: end } => return self.on_metadata(to, from, end),
-            Message::Fetch {
-                request,
-                broker_epoch,
-                partitions,
-            } => return self.on_fetch(to, from, request, broker_epoch, partitions),
-            Message::Fetched {
-                request,
-                partitions,
-            } => return self.on_fetched(to, from, request, partitions),
+            Message::Fetch(request, fetch) => return self.on_fetch(to, from, request, fetch),
+            Message::Fetched(request, response) => {
+                return self.on_fetched(to, from, request, response);
+            }
             Message::Produce(request, produce) => {
                 return self.on_produce(to, from, request, produce);
             }
@@ -563,6 +558,8 @@ impl World {
             0 => -self.now_ms,
             _ => self.rng.below(1_000_000) as i64,
         };
+        // A follower for which there is no room fetches without a session.
+        let session_slots = [1, 1000][self.rng.below(2)];
         let disk = self.node_mut(node);
         if disk.process.is_some() {
             return;
@@ -578,7 +575,13 @@ impl World {
         disk.process = Some(Process {
             number: disk.processes,
             clock_offset_ms,
-            broker: Broker::new(node, disk.processes, incarnation, previous_epoch),
+            broker: Broker::new(
+                node,
+                disk.processes,
+                incarnation,
+                previous_epoch,
+                session_slots,
+            ),
             controller: None,
         });
         self.note(format_args!(

@@ -12,7 +12,7 @@ mod repairs;
 mod retention;
 mod scrub;
 mod segments;
-mod transactions;
+pub mod transactions;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,6 @@
 //! Transactional data at rest: stable offset, transaction index, and both after truncation, crashes and restarts.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 
@@ -7,6 +8,15 @@ use super::super::txn_index::{self, AbortedTxn, TXN_ENTRY};
 use super::*;
 use crate::protocol::ErrorCode;
 use crate::protocol::batch::{TransactionMarker, control_batch};
+
+thread_local! {
+    static TAKES_OLD_EPOCHS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A bug planted in this thread: producers' epochs may go back.
+pub fn takes_old_epochs() -> bool {
+    TAKES_OLD_EPOCHS.get()
+}
 
 /// A log with a naive account of its transactions beside it.
 struct Account {
@@ -323,6 +333,35 @@ fn markers_of_old_epochs_and_coordinators_are_fenced() {
         (producer.producer_epoch, producer.coordinator_epoch),
         (4, 6)
     );
+}
+
+/// The first batch of a transaction is late: its coordinator has given the transaction up, and the marker is here (KAFKA-9144).
+/// What the log answers, and how far it is stable of how much.
+fn late_batch() -> (Result<Offset, ErrorCode>, (Offset, Offset)) {
+    let (_dir, _, account) = fresh();
+    let mut log = account.log;
+    assert_eq!(end(&mut log, (1, 0, 2)), Ok(0));
+    let mut builder = BatchBuilder::new().producer(1, 0, 0).transactional(true);
+    builder.append(NOW, None, None);
+    let results = log
+        .append_as_leader(&[valid(builder.build())], 0, NOW)
+        .unwrap();
+    let answer = results[0].clone().map(|info| info.first_offset);
+    let next_offset = log.next_offset();
+    (
+        answer.map_err(|error| error.code),
+        (log.last_stable_offset(next_offset), next_offset),
+    )
+}
+
+/// Rule: late-batch
+#[test]
+fn a_late_batch_leaves_no_transaction_hanging() {
+    assert_eq!(late_batch(), (Err(ErrorCode::InvalidProducerEpoch), (1, 1)));
+    TAKES_OLD_EPOCHS.set(true);
+    let planted = late_batch();
+    TAKES_OLD_EPOCHS.set(false);
+    assert_eq!(planted, (Ok(1), (1, 2)), "nobody would ever end it");
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::metrics::Scrape;
 use crate::partition::Partition;
 use crate::types::{BrokerId, Uuid};
 
-use session::SessionKey;
+pub use session::{FetchSession, Positions, SessionKey, SessionRequest};
 use stats::FetcherStats;
 
 /// All fetchers of a broker.

@@ -25,7 +25,7 @@ pub struct FetchSession {
 }
 
 /// What the next request says.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionRequest {
     pub id: i32,
     pub epoch: i32,
@@ -118,6 +118,7 @@ mod tests {
         (changed.collect(), forgotten.collect())
     }
 
+    /// Rule: fetch-session
     #[test]
     fn requests_of_a_session_name_what_changed() {
         let mut session = FetchSession::default();
@@ -134,6 +135,7 @@ mod tests {
         assert_eq!(indexes(&next), (vec![2], vec![1]));
     }
 
+    /// Rule: fetch-session
     #[test]
     fn lost_session_begins_anew_with_everything() {
         let mut session = FetchSession::default();
