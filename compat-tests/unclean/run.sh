@@ -7,7 +7,8 @@ source "$OTTLA_ROOT/scripts/lib/tools.sh"
 [ "$BROKER" = ottla ] || { skip "unclean restarts" "this suite starts ottla only"; finish; }
 fetch_kafka || exit 1
 apt_need kcat
-start_cluster_apart num.partitions=1 auto.create.topics.enable=false default.replication.factor=3 min.insync.replicas=2 || exit 1
+start_cluster_apart num.partitions=1 auto.create.topics.enable=false default.replication.factor=3 min.insync.replicas=2 \
+    unclean.leader.election.interval.ms=1000 || exit 1
 
 tool() { ktool "$1" --bootstrap-server "$BOOTSTRAP" "${@:2}"; }
 TOPIC=t
@@ -148,5 +149,24 @@ first_moments() {
     [ "$seen" = 0 ] && eventually 20 tells '0 10' && start 4
 }
 check "does not say an end that may be behind what was told" first_moments
+
+echo "-- an operator who would rather lose records than wait"
+# Rule: unclean-election
+unclean_is_allowed() {
+    TOPIC=u
+    tool topics --create --topic u --replica-assignment 4:5:6 --config min.insync.replicas=1 >/dev/null && becomes 4 '4,5,6' '' '' || return 1
+    stop_node 6
+    becomes 4 4,5 '' '' && seq 100 | K -P -X acks=all || return 1
+    stop_node 5
+    becomes 4 4 '' '' || return 1
+    stop_node 4 KILL
+    start 6 && becomes none '' 4 4 && eventually 20 registered 6 || return 1
+    # The controller has tried some times since.
+    sleep 4
+    is_now none '' 4 4 || return 1
+    tool configs --alter --entity-type topics --entity-name u --add-config unclean.leader.election.enable=true &&
+        eventually 10 is_now 6 6 '.*' '.*' && echo kept | K -P -X acks=all && [ "$(K -C -q -o beginning -e)" = kept ]
+}
+check "allows unclean elections on the running cluster: who lags leads" unclean_is_allowed
 
 finish
