@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The same logs, compacted by Apache Kafka and by Ottla, compared byte by byte: twice, so that clean segments are merged and
-# tombstones and markers whose time has come go. What may differ and why: see compare.py.
+# tombstones and markers whose time has come go. What may differ and why: see compare.py. Last, a log that cannot be cleaned.
 here=$(cd "$(dirname "$0")" && pwd)
 source "$here/../../scripts/lib/env.sh"
 [ "$BROKER" = ottla ] || { echo "only for ottla"; echo "0 passed, 0 failed, 1 skipped"; exit 0; }
@@ -92,4 +92,24 @@ _run_kafka || exit 1
 check "Apache Kafka writes more" generate 2
 stop_broker
 compare_all "second cleaning"
+
+# One damaged byte in a closed segment that was not cleaned yet.
+marks_the_damaged() {
+    local dir=$BROKER_DIR/damaged segment
+    rm -rf "$dir"
+    cp -a "$BROKER_DIR/data" "$dir"
+    segment=$(ls "$dir"/none-0/*.log | sort | tail -2 | head -1)
+    printf '\xff' | dd of="$segment" bs=1 seek=$(($(stat -c %s "$segment") / 2)) conv=notrunc status=none
+    properties "log.dirs=$dir" log.cleaner.backoff.ms=100 log.cleaner.enable=true
+    _run_ottla || return 1
+    soon uncleanable "$dir" 1 && metrics | grep -E '^kafka_log_logcleanermanager_uncleanable_bytes\{[^}]*\} [1-9]' || return 1
+    # The others are cleaned all the same.
+    local TOPICS=("${TOPICS[@]:1}")
+    cleaned "$dir" && uncleanable "$dir" 1
+}
+metrics() { python3 -c 'import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read().decode())' "http://$HTTP/metrics"; }
+uncleanable() { metrics | grep -xF "kafka_log_logcleanermanager_uncleanable_partitions_count{logDirectory=\"$1\"} $2"; }
+HTTP=$(sed -nE 's|^ottla.http.listener=||p' "$BROKER_DIR/server.properties" | tail -1)
+check "a damaged log is marked uncleanable, and metrics say so" marks_the_damaged
+stop_broker
 finish
