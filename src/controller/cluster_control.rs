@@ -367,7 +367,13 @@ fn heartbeat_records(
         (false, true) => State::ControlledShutdown,
         (false, false) => State::Unfenced,
     };
-    let next = next_state(turn, state, request, &contact);
+    let next = if state == State::Fenced && broker.in_controlled_shutdown && !request.want_shut_down
+    {
+        // Overtaken by what it said later: who is stopping does not come back before it registers again.
+        State::Fenced
+    } else {
+        next_state(turn, state, request, &contact)
+    };
     let mut records = Vec::new();
     if next != state {
         tracing::info!(broker_id = id, from = ?state, to = ?next, "broker changes its state");

@@ -224,6 +224,29 @@ fn the_last_in_sync_replica_stays_eligible() {
     assert!(back.last_known_elr.is_empty());
 }
 
+/// Its last words overtake each other (seed 19717 of the simulator): in Kafka it would be elected, and not be active.
+///
+/// Rule: controlled-shutdown
+#[test]
+fn who_is_stopping_does_not_come_back_by_a_late_heartbeat() {
+    let mut cluster = Cluster::with_brokers(2);
+    assert_eq!(
+        cluster.create(topic("t", -1, -1).with_assignments(vec![assignment(0, &[1])])),
+        0
+    );
+    let epoch = cluster.epoch(1);
+    cluster.heartbeat(1, epoch, |r| BrokerHeartbeatRequest {
+        want_shut_down: true,
+        ..r
+    });
+    cluster.now_ms = SESSION_MS;
+    cluster.expire();
+    assert!(!cluster.image.cluster.is_alive(1));
+    let late = cluster.heartbeat(1, epoch, |r| r);
+    assert!(late.is_fenced && !late.should_shut_down);
+    assert_eq!(cluster.partition("t", 0).leader, NO_LEADER);
+}
+
 /// Rule: unclean-restart
 #[test]
 fn a_crashed_single_broker_leads_again_as_the_last_known_leader() {
