@@ -58,7 +58,7 @@ impl Vanished {
     }
 }
 
-/// Whether this registration's process is gone.
+/// Whether this registration's process is gone, and the metadata does not say so: one that is fenced is shown as fenced.
 pub fn is_vanished(vanished: &VanishedBrokers, broker: &BrokerRegistration) -> bool {
-    vanished.get(&broker.id) == Some(&broker.epoch)
+    !broker.fenced && vanished.get(&broker.id) == Some(&broker.epoch)
 }

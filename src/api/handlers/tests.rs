@@ -135,6 +135,12 @@ fn a_broker_that_vanished_leads_nothing_until_it_registers_again() {
     };
     assert_eq!(code(0), (false, -1, ErrorCode::LeaderNotAvailable.code()));
     assert_eq!(code(-1), (true, 1, 0), "it was an earlier process");
+    let mut view = view();
+    let fenced = view.image.cluster.broker(2).expect("registered");
+    let vanished = Vanished::default();
+    vanished.note(2, fenced.epoch);
+    view.vanished = vanished.now();
+    assert!(view.broker(2).is_some(), "tools show it as fenced");
 }
 
 #[test]
