@@ -1,12 +1,13 @@
 //! Elects at once where the leader's process is gone, instead of waiting for its silence to last ([`super::timing`]): clients of a
 //! dead broker wait for this election, because the leader of the quorum is what moves partitions elsewhere.
 //!
-//! Every voter holds a connection to the controller listener of the leader. When that closes and nobody listens there any more,
+//! Every controller holds a connection to the controller listener of the leader. When that closes and nobody listens there any more,
 //! the voters stand for election one after the other, by their ids, so that they do not split the votes. Their requests for votes
 //! are marked as those of a leader that hands over: nobody need honour the lease of a process that is dead. Whoever lacks records
 //! is refused, and the next one's turn comes. A leader that does not answer, or that was never reached from here, is left to the
 //! timeouts: something may stand in between. Each leadership is judged so once at most.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,8 +56,8 @@ async fn succeed(inner: &Inner, vote: Vote, leader: Option<u64>) -> Infallible {
     if let Some(leader) = leader
         && leader != inner.store.own_id()
         && let Some(at) = inner.endpoint(node_id(leader))
-        && let Some(turn) = turn(inner, leader)
         && rpc::until_refused(&at.host, at.port).await
+        && let Some(turn) = turn(inner, leader)
     {
         tokio::time::sleep(TURN * turn).await;
         warn!(
@@ -70,12 +71,13 @@ async fn succeed(inner: &Inner, vote: Vote, leader: Option<u64>) -> Infallible {
     std::future::pending().await
 }
 
-/// How many voters have their turn before this one; `None` if it does not vote.
+/// How many voters have their turn before this one; `None` if it does not vote now.
 fn turn(inner: &Inner, leader: u64) -> Option<u32> {
     let (members, _) = inner.members();
-    let mut voters = members.membership().voter_ids();
-    let mut others: Vec<u64> = voters.by_ref().filter(|id| *id != leader).collect();
-    others.sort_unstable();
-    let turn = others.iter().position(|id| *id == inner.store.own_id())?;
-    u32::try_from(turn).ok()
+    let voters: BTreeSet<u64> = members.membership().voter_ids().collect();
+    let own_id = inner.store.own_id();
+    let before = voters.iter().filter(|id| **id != leader && **id < own_id);
+    voters
+        .contains(&own_id)
+        .then(|| before.fold(0, |turns, _| turns + 1))
 }
