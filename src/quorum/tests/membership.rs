@@ -36,7 +36,7 @@ impl Place {
         let listener = TcpListener::bind("localhost:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let seat = Seat::default();
-        tokio::spawn(listen(listener, Arc::clone(&seat)));
+        tokio::spawn(listen(listener, Arc::clone(&seat), Arc::default()));
         Self {
             id,
             port,

@@ -1,7 +1,9 @@
 //! Three voters in one process, over real sockets: election, replication, fail-over, a voter with an empty disk.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::ApiVersionsResponse;
@@ -29,6 +31,12 @@ use crate::types::{BrokerId, LeaderEpoch};
 /// Who answers at a voter's address: nobody while it is down.
 pub(super) type Seat = Arc<Mutex<Weak<OpenraftMetaLog>>>;
 
+/// A connection that has sent nothing for so long only watches whether the process lives.
+const SILENCE: Duration = Duration::from_millis(200);
+
+/// How many there are.
+pub(super) type Watchers = Arc<AtomicUsize>;
+
 const API_VERSIONS: i16 = 18;
 
 pub(super) const WAIT: VoterWait = VoterWait {
@@ -41,25 +49,52 @@ struct Quorum {
     voters: BTreeMap<BrokerId, VoterNode>,
     seats: BTreeMap<BrokerId, Seat>,
     listeners: BTreeMap<BrokerId, AbortOnDropHandle<()>>,
+    watchers: Watchers,
 }
 
 impl Quorum {
     async fn new() -> Self {
-        let (mut voters, mut seats) = (BTreeMap::new(), BTreeMap::new());
-        let mut listeners = BTreeMap::new();
+        let mut quorum = Self {
+            voters: BTreeMap::new(),
+            seats: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            watchers: Watchers::default(),
+        };
         for id in 1..=3 {
             let listener = TcpListener::bind("localhost:0").await.unwrap();
-            voters.insert(id, node(listener.local_addr().unwrap().port()));
-            let seat = Seat::default();
-            let listening = tokio::spawn(listen(listener, Arc::clone(&seat)));
-            listeners.insert(id, AbortOnDropHandle::new(listening));
-            seats.insert(id, seat);
+            let port = listener.local_addr().unwrap().port();
+            quorum.voters.insert(id, node(port));
+            let seat = Arc::clone(quorum.seats.entry(id).or_default());
+            let listening = tokio::spawn(listen(listener, seat, Arc::clone(&quorum.watchers)));
+            let listening = AbortOnDropHandle::new(listening);
+            quorum.listeners.insert(id, listening);
         }
-        Self {
-            voters,
-            seats,
-            listeners,
+        quorum
+    }
+
+    /// Voter 1 leads, the others watch it, and would stand for election by themselves only long after a test.
+    async fn led_by_the_first(dirs: &[TempDir]) -> (Self, Vec<Arc<OpenraftMetaLog>>) {
+        let quorum = Self::new().await;
+        let patient = QuorumTiming {
+            election_timeout_min_ms: 200_000,
+            election_timeout_max_ms: 200_001,
+            ..QuorumTiming::default()
+        };
+        let timings = [QuorumTiming::default(), patient, patient];
+        let mut logs = Vec::new();
+        for ((id, dir), timing) in (1..).zip(dirs).zip(timings) {
+            logs.push(quorum.open_with(dir, id, timing).await);
         }
+        for log in &logs {
+            wait_for_leader(log, 1).await;
+        }
+        let watched = async {
+            while quorum.watchers.load(Ordering::Relaxed) < 2 {
+                tokio::time::sleep(SILENCE).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, watched).await.unwrap();
+        (quorum, logs)
     }
 
     async fn open(&self, dir: &TempDir, id: BrokerId) -> Arc<OpenraftMetaLog> {
@@ -85,15 +120,21 @@ impl Quorum {
 }
 
 /// When it is aborted, its connections end, too.
-pub(super) async fn listen(listener: TcpListener, seat: Seat) {
+pub(super) async fn listen(listener: TcpListener, seat: Seat, watchers: Watchers) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        connections.spawn(serve(stream, Arc::clone(&seat)));
+        connections.spawn(serve(stream, Arc::clone(&seat), Arc::clone(&watchers)));
     }
 }
 
 /// Ends, as a connection does, when the voter is down.
-async fn serve(mut stream: TcpStream, seat: Seat) {
+async fn serve(mut stream: TcpStream, seat: Seat, watchers: Watchers) {
+    if tokio::time::timeout(SILENCE, stream.peek(&mut [0]))
+        .await
+        .is_err()
+    {
+        watchers.fetch_add(1, Ordering::Relaxed);
+    }
     while let Ok(size) = stream.read_i32().await {
         let mut frame = BytesMut::zeroed(size as usize);
         stream.read_exact(&mut frame).await.unwrap();
@@ -182,30 +223,35 @@ async fn who_asks_the_wrong_controller_is_told_why() {
     }
 }
 
-/// The others need not wait for its silence to last, which here is longer than the test.
+/// The others need not wait for its silence to last.
 /// Rule: controller-failover
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_whose_process_is_gone_is_succeeded_at_once() {
-    let mut quorum = Quorum::new().await;
-    let patient = QuorumTiming {
-        election_timeout_min_ms: 200_000,
-        election_timeout_max_ms: 200_001,
-        ..QuorumTiming::default()
-    };
-    let timings = [QuorumTiming::default(), patient, patient];
     let dirs: Vec<TempDir> = (0..3).map(|_| TempDir::new().unwrap()).collect();
-    let mut logs = Vec::new();
-    for ((id, dir), timing) in (1..).zip(&dirs).zip(timings) {
-        logs.push(quorum.open_with(dir, id, timing).await);
-    }
-    let first = logs.remove(0);
-    for log in &logs {
-        wait_for_leader(log, 1).await;
-    }
-    first.end_raft().await;
+    let (mut quorum, mut logs) = Quorum::led_by_the_first(&dirs).await;
+    logs.remove(0).end_raft().await;
     quorum.listeners.remove(&1);
-    let (second, epoch) = wait_for_any_leader(&logs).await;
-    logs[second].propose(epoch, topics(&["a"])).await.unwrap();
+    let (next, epoch) = wait_for_any_leader(&logs).await;
+    logs[next].propose(epoch, topics(&["a"])).await.unwrap();
+}
+
+/// It would be the first to stand, be refused, and have voted for itself.
+/// Rule: controller-failover
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_voter_that_lacks_records_leaves_the_succession_to_the_next() {
+    let dirs: Vec<TempDir> = (0..3).map(|_| TempDir::new().unwrap()).collect();
+    let (mut quorum, mut logs) = Quorum::led_by_the_first(&dirs).await;
+    let first = logs.remove(0);
+    let epoch = first.leader().borrow().epoch;
+    // Nobody answers for the second voter while the others commit.
+    let second = std::mem::take(&mut *lock(&quorum.seats[&2]));
+    first.propose(epoch, topics(&["a"])).await.unwrap();
+    first.end_raft().await;
+    *lock(&quorum.seats[&2]) = second;
+    quorum.listeners.remove(&1);
+    let (next, epoch) = wait_for_any_leader(&logs).await;
+    assert_eq!(logs[next].inner_id(), 3);
+    logs[next].propose(epoch, topics(&["b"])).await.unwrap();
 }
 
 /// Rule: controller-failover
