@@ -55,7 +55,8 @@ struct Target {
 
 /// Frames for the active controller at the other end of `conn`; `plain` are those for any listener, to go in envelopes.
 pub fn all(conn: &mut Connection, topic_id: Uuid, plain: &[Seed]) -> Outcome<Vec<Seed>> {
-    let target = Target::ask(conn, topic_id)?;
+    let mut target = Target::ask(conn, topic_id)?;
+    target.register_phantom(conn)?;
     let mut out = Vec::new();
     target.of_brokers(&mut out);
     target.of_replicas(&mut out);
@@ -116,7 +117,7 @@ impl Target {
         let finalized = conn.call(&request, 3)?;
         let finalized = finalized.finalized_features.into_iter();
         let features = finalized.map(|it| (it.name, it.max_version_level));
-        let mut target = Self {
+        Ok(Self {
             cluster_id,
             voter: leader.replica_id.0,
             directory: leader.replica_directory_id,
@@ -125,13 +126,16 @@ impl Target {
             topic_id,
             features: features.collect(),
             phantom_epoch: -1,
-        };
-        let registered = conn.call(&target.registration(), 3)?;
+        })
+    }
+
+    fn register_phantom(&mut self, conn: &mut Connection) -> Outcome<()> {
+        let registered = conn.call(&self.registration(), 3)?;
         if registered.error_code != 0 {
             return Err(format!("BrokerRegistration: error {}", registered.error_code).into());
         }
-        target.phantom_epoch = registered.broker_epoch;
-        Ok(target)
+        self.phantom_epoch = registered.broker_epoch;
+        Ok(())
     }
 
     fn registration(&self) -> BrokerRegistrationRequest {
