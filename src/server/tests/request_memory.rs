@@ -15,7 +15,11 @@ const TIGHT: &[(&str, &str)] = &[
 ];
 
 fn large_produce(id: i32) -> Vec<u8> {
-    produce("large", &"x".repeat(900_000), id)
+    produce_of(900_000, id)
+}
+
+fn produce_of(value_bytes: usize, id: i32) -> Vec<u8> {
+    produce("large", &"x".repeat(value_bytes), id)
 }
 
 /// Connections that say that `size_bytes` will follow, and send only the front of a request.
@@ -47,11 +51,12 @@ fn silent_claims_hold_nothing_and_delay_nobody() {
     let mut stream = broker.connect();
     create_topic(&mut stream, "large");
     let _silent = claimers(&broker, 50, 1024 * 1024);
-    // Two frames at a time: one may overdraw, so it is the other one that shows that the memory is free.
-    let frame = large_produce(1);
+    // Two frames at a time: one could overdraw, so it is the other one that shows that the memory is free for both.
     let mut overdrawn = broker.connect();
-    overdrawn.write_all(&frame[..800_000]).expect("sent");
-    stream.write_all(&frame).expect("sent");
+    overdrawn
+        .write_all(&produce_of(300_000, 1)[..200_000])
+        .expect("sent");
+    stream.write_all(&produce_of(500_000, 1)).expect("sent");
     is_taken(&mut stream);
 }
 
