@@ -130,6 +130,20 @@ macro_rules! now {
     };
 }
 
+/// A handler that tells where brokers are: answers at once, but for a moment after one has died.
+macro_rules! settled {
+    ($module:ident) => {
+        |context, body| {
+            run_settled(
+                context,
+                body,
+                stringify!($module),
+                handlers::$module::handle,
+            )
+        }
+    };
+}
+
 /// A handler that waits for something: a future.
 macro_rules! later {
     ($module:ident) => {
@@ -186,10 +200,10 @@ pub static API_TABLE: &[ApiSpec] = &[
     api!( 0, Produce, 3..=13, advertised 0..=13, flexible 9, PerItem(Topic, Write), Produce, raw!(produce)),
     api!( 1, Fetch, 4..=18, flexible 12, PerItem(Topic, Read), Fetch, raw!(fetch), on All),
     api!( 2, ListOffsets, 1..=11, flexible 6, PerItem(Topic, Describe), Request, now!(list_offsets)),
-    api!( 3, Metadata, 0..=13, flexible 9, PerItem(Topic, Describe), Request, now!(metadata)),
+    api!( 3, Metadata, 0..=13, flexible 9, PerItem(Topic, Describe), Request, settled!(metadata)),
     api!( 8, OffsetCommit, 2..=10, flexible 8, PerItem(Group, Read), Request, later!(offset_commit)),
     api!( 9, OffsetFetch, 1..=10, flexible 6, PerItem(Group, Describe), Request, later!(offset_fetch)),
-    api!(10, FindCoordinator, 0..=6, flexible 3, PerItem(Group, Describe), Request, now!(find_coordinator)),
+    api!(10, FindCoordinator, 0..=6, flexible 3, PerItem(Group, Describe), Request, settled!(find_coordinator)),
     api!(11, JoinGroup, 0..=9, flexible 6, PerItem(Group, Read), Request, later!(join_group)),
     api!(12, Heartbeat, 0..=4, flexible 4, PerItem(Group, Read), Request, later!(heartbeat)),
     api!(13, LeaveGroup, 0..=5, flexible 4, PerItem(Group, Read), Request, later!(leave_group)),
@@ -228,7 +242,7 @@ pub static API_TABLE: &[ApiSpec] = &[
     api!(70, ControllerRegistration, 0..=0, flexible 0, Cluster(ClusterAction), Request, later!(controller_registration), on Controllers),
     api!(73, AssignReplicasToDirs, 0..=0, flexible 0, Cluster(ClusterAction), Request, later!(assign_replicas_to_dirs), on Controllers),
     api!(74, ListConfigResources, 0..=1, flexible 0, Cluster(DescribeConfigs), Request, now!(list_config_resources)),
-    api!(75, DescribeTopicPartitions, 0..=0, flexible 0, PerItem(Topic, Describe), Request, now!(describe_topic_partitions)),
+    api!(75, DescribeTopicPartitions, 0..=0, flexible 0, PerItem(Topic, Describe), Request, settled!(describe_topic_partitions)),
     api!(80, AddRaftVoter, 0..=1, flexible 0, Cluster(Alter), Request, later!(add_raft_voter), on All),
     api!(81, RemoveRaftVoter, 0..=0, flexible 0, Cluster(Alter), Request, later!(remove_raft_voter), on All),
     api!(82, UpdateRaftVoter, 0..=0, flexible 0, Cluster(ClusterAction), Request, later!(update_raft_voter), on Controllers),
@@ -291,6 +305,22 @@ fn run_now<R: RequestBody>(
     let request = decode::<R>(body, context.version, api)?;
     let response = handle(&context, request);
     Ok(frame(context.framing, api, &response).map_or(Reply::Close, Reply::Now))
+}
+
+fn run_settled<R: RequestBody + Send + 'static>(
+    context: RequestContext,
+    body: &mut Bytes,
+    api: &'static str,
+    handle: fn(&RequestContext, R) -> R::Response,
+) -> Result<Reply, Malformed> {
+    if !context.services.vanished.is_in_doubt() {
+        return run_now(context, body, api, handle);
+    }
+    let request = decode::<R>(body, context.version, api)?;
+    Ok(Reply::Later(Box::pin(async move {
+        context.services.vanished.settled().await;
+        frame(context.framing, api, &handle(&context, request))
+    })))
 }
 
 fn run_later<R, F>(

@@ -3,25 +3,68 @@
 //! A client that loses a broker asks another one at once who leads now, sooner than the controller can have decided. Told of the
 //! dead one again, librdkafka tries that for a second or two. So a broker that vanished looks as if it were not registered: its
 //! partitions have no leader for now (LEADER_NOT_AVAILABLE, as Kafka says of brokers that are not alive), and clients ask again soon.
+//! Such a client may ask even before this node's own connection to the dead broker was looked at; who answers looks at it then.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
 use crate::metadata::{BrokerRegistration, MetadataImage};
+use crate::rpc::Lifeline;
 use crate::types::BrokerId;
+
+/// A process that is gone refuses connections at once; what takes longer is left in doubt.
+const DOUBT_MAX: Duration = Duration::from_millis(100);
+const DOUBT_STEP: Duration = Duration::from_millis(1);
 
 /// The epochs of the registrations whose processes are gone, by broker. Bound: the brokers of the cluster.
 pub type VanishedBrokers = Arc<BTreeMap<BrokerId, i64>>;
 
 /// Shared by who finds out and who answers.
 #[derive(Clone, Debug, Default)]
-pub struct Vanished(Arc<ArcSwap<BTreeMap<BrokerId, i64>>>);
+pub struct Vanished(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    brokers: ArcSwap<BTreeMap<BrokerId, i64>>,
+    /// Of who is watched. Bound: as for the brokers.
+    lifelines: Mutex<BTreeMap<BrokerId, Weak<Lifeline>>>,
+}
 
 impl Vanished {
     pub fn now(&self) -> VanishedBrokers {
-        self.0.load_full()
+        self.0.brokers.load_full()
+    }
+
+    /// Whether the connection to a broker has just ended, and nobody knows yet what became of it.
+    pub fn is_in_doubt(&self) -> bool {
+        let lifelines = self.0.lifelines.lock();
+        let lifelines = lifelines.unwrap_or_else(PoisonError::into_inner);
+        lifelines
+            .values()
+            .any(|line| line.upgrade().is_some_and(|line| line.is_torn()))
+    }
+
+    /// Waits until that is known, for a moment at most.
+    pub async fn settled(&self) {
+        let known = async {
+            while self.is_in_doubt() {
+                tokio::time::sleep(DOUBT_STEP).await;
+            }
+        };
+        let _ = tokio::time::timeout(DOUBT_MAX, known).await;
+    }
+
+    /// The connection by which that broker is watched, as long as its holder keeps it.
+    pub fn lifeline(&self, id: BrokerId) -> Arc<Lifeline> {
+        let lifeline = Arc::<Lifeline>::default();
+        let lifelines = self.0.lifelines.lock();
+        let mut lifelines = lifelines.unwrap_or_else(PoisonError::into_inner);
+        lifelines.retain(|_, line| line.strong_count() > 0);
+        lifelines.insert(id, Arc::downgrade(&lifeline));
+        lifeline
     }
 
     /// Nobody listens where the broker of this epoch did.
@@ -50,7 +93,7 @@ impl Vanished {
     }
 
     fn change(&self, change: impl Fn(&mut BTreeMap<BrokerId, i64>)) {
-        self.0.rcu(|known| {
+        self.0.brokers.rcu(|known| {
             let mut known = BTreeMap::clone(known);
             change(&mut known);
             known

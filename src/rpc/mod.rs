@@ -12,7 +12,7 @@ mod request;
 #[cfg(test)]
 mod tests;
 
-pub use liveness::{until_accepted, until_refused};
+pub use liveness::{Lifeline, until_accepted, until_refused};
 pub use request::Request;
 
 use std::fmt;

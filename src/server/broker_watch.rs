@@ -45,14 +45,64 @@ impl Publisher for VanishedWatch {
 
 /// One that was never connected may only be out of reach from here.
 async fn watch(id: BrokerId, epoch: i64, at: Endpoint, vanished: Vanished) {
-    while rpc::until_refused(&at.host, at.port).await {
+    let lifeline = vanished.lifeline(id);
+    while lifeline.until_refused(&at.host, at.port).await {
         warn!(
             broker_id = id,
             broker_epoch = epoch,
             "nobody listens where the broker did, clients are not sent there"
         );
         vanished.note(id, epoch);
+        lifeline.let_go();
         rpc::until_accepted(&at.host, at.port).await;
         vanished.lift(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// A broker that listens, the connection by which it is watched, and what is known of it.
+    async fn watched() -> (TcpListener, TcpStream, Vanished) {
+        let vanished = Vanished::default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = Endpoint {
+            name: "PLAINTEXT".into(),
+            host: "127.0.0.1".into(),
+            port: listener.local_addr().unwrap().port(),
+            security_protocol: 0,
+        };
+        tokio::spawn(watch(2, 7, at, vanished.clone()));
+        let (connection, _) = listener.accept().await.unwrap();
+        // Whoever else is ready has its turn before the time is over.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        (listener, connection, vanished)
+    }
+
+    /// The task that watches has had no time to look.
+    #[tokio::test]
+    async fn who_answers_sees_the_end_of_a_broker_at_once() {
+        let (listener, connection, vanished) = watched().await;
+        assert!(!vanished.is_in_doubt());
+        drop((listener, connection));
+        assert!(vanished.is_in_doubt() && vanished.now().is_empty());
+        vanished.settled().await;
+        assert!(!vanished.is_in_doubt());
+        assert_eq!(vanished.now().get(&2), Some(&7));
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_closes_the_connection_has_not_vanished() {
+        let (listener, connection, vanished) = watched().await;
+        drop(connection);
+        assert!(vanished.is_in_doubt());
+        vanished.settled().await;
+        let _another = listener.accept().await.unwrap();
+        assert!(!vanished.is_in_doubt() && vanished.now().is_empty());
     }
 }
