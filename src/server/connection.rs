@@ -22,6 +22,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::closing_order;
 use super::request_memory::{Charge, RequestMemory};
 use crate::api::{self, BoxFuture, Chunk, ConnectionInfo, Reply, ResponseFrame, Services};
 
@@ -122,7 +123,11 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(mut self, mut stream: TcpStream, shutdown: CancellationToken) -> io::Result<()> {
+    async fn run(mut self, stream: TcpStream, shutdown: CancellationToken) -> io::Result<()> {
+        let begins = closing_order::connection(stream);
+        let Some(mut stream) = shutdown.run_until_cancelled(begins).await else {
+            return Ok(());
+        };
         let mut idle = Box::pin(tokio::time::sleep(self.limits.idle_max));
         let mut last_active = Instant::now();
         loop {

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
+use super::closing_order;
 use super::connection::{self, Limits};
 use super::connection_quota::{ConnectionQuota, Place};
 use crate::api::{ConnectionInfo, Services};
@@ -49,7 +50,8 @@ pub fn bind(address: SocketAddr, config: &Config) -> io::Result<TcpListener> {
         "socket.listen.backlog.size",
         config.socket_listen_backlog_size,
     );
-    socket.listen(backlog.unwrap_or(BACKLOG))
+    let listener = socket.listen(backlog.unwrap_or(BACKLOG))?;
+    Ok(closing_order::listener(listener))
 }
 
 /// What every connection of a listener shares.

@@ -2,6 +2,7 @@
 
 mod broker;
 mod broker_watch;
+mod closing_order;
 mod connection;
 mod connection_quota;
 mod controller_registration;
