@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::join::{self, Joining};
 use super::log_storage::LogStore;
-use super::network::{NetworkFactory, RaftRequest, RaftResponse, Transport};
+use super::network::{Heard, NetworkFactory, RaftRequest, RaftResponse, Transport};
 use super::observers::Observers;
 use super::proposals::{Forward, Proposals, run_forwarder};
 use super::search::{self, Asked};
@@ -25,8 +25,8 @@ use super::store::{Store, lock};
 use super::timing::QuorumTiming;
 use super::transport::address;
 use super::types::{
-    Membership, VoterEndpoint, VoterNode, by_raft_id, is_sole_voter, kraft_version, leader_epoch,
-    leader_node, node_id, raft_id, voter_of,
+    Membership, Vote, VoterEndpoint, VoterNode, by_raft_id, is_sole_voter, kraft_version,
+    leader_epoch, leader_node, node_id, raft_id, voter_of,
 };
 use super::voters::{VoterChange, VoterChangeError};
 use super::writer::Command;
@@ -97,6 +97,7 @@ pub(super) struct Inner {
     pub(super) clock: Clock,
     pub(super) leader: watch::Sender<LeaderAndEpoch>,
     pub(super) asked: Arc<Asked>,
+    heard: Arc<Heard>,
     /// Who follows the log without a vote, while this node leads.
     pub(super) observers: Mutex<Observers>,
     pub(super) proposals: Mutex<Proposals>,
@@ -126,10 +127,12 @@ impl OpenraftMetaLog {
         let store = Arc::new(store);
         let alone = is_alone(&store, &params.voters);
         let asked = Arc::<Asked>::default();
+        let heard = Arc::new(Heard::new(None));
         let network = NetworkFactory {
             transport: Arc::clone(&params.transport),
             store: Arc::clone(&store),
             asked: Arc::clone(&asked),
+            heard: Arc::clone(&heard),
         };
         let raft = MetadataRaft::new(
             store.own_id(),
@@ -158,6 +161,7 @@ impl OpenraftMetaLog {
                 epoch: 0,
             }),
             asked,
+            heard,
             observers: Mutex::default(),
             proposals: Mutex::default(),
             forward,
@@ -184,6 +188,7 @@ impl OpenraftMetaLog {
         }
         Ok(match request {
             RaftRequest::AppendEntries(rpc) => {
+                self.inner.hears_of(rpc.vote);
                 RaftResponse::AppendEntries(raft.append_entries(rpc).await.map_err(closed)?)
             }
             RaftRequest::Vote(rpc) => RaftResponse::Vote(raft.vote(rpc).await.map_err(closed)?),
@@ -198,6 +203,7 @@ impl OpenraftMetaLog {
                 meta,
                 checkpoint,
             } => {
+                self.inner.hears_of(vote);
                 let snapshot = checkpoint.ok_or_else(|| closed("the checkpoint is missing"))?;
                 let snapshot = Snapshot { meta, snapshot };
                 RaftResponse::InstallSnapshot(
@@ -413,17 +419,21 @@ async fn start(
 async fn run_leader_watch(inner: Arc<Inner>) {
     let mut metrics = inner.raft.server_metrics();
     let mut progress = inner.store.progress();
+    let mut heard = inner.heard.subscribe();
+    let own_id = inner.store.own_id();
     loop {
+        let heard_of = *heard.borrow_and_update();
         let (vote, current_leader, sole) = {
             let now = metrics.borrow_watched();
             let members = now.membership_config.membership();
-            let sole = is_sole_voter(members, inner.store.own_id());
-            (now.vote, now.current_leader, sole)
+            let sole = is_sole_voter(members, own_id);
+            let leader = now.current_leader;
+            let is_heard = leader == Some(own_id) || heard_of == Some(now.vote);
+            (now.vote, leader.filter(|_| is_heard), sole)
         };
         inner.raft.runtime_config().tick(!sole);
         let term = vote.leader_id.term;
         let applied_term = progress.borrow_and_update().term;
-        let own_id = inner.store.own_id();
         let waits = current_leader == Some(own_id) && applied_term < term;
         inner.announce(LeaderAndEpoch {
             leader_id: current_leader
@@ -435,11 +445,18 @@ async fn run_leader_watch(inner: Arc<Inner>) {
             () = inner.stop.cancelled() => return,
             changed = metrics.changed() => if changed.is_err() { return },
             changed = progress.changed(), if waits => if changed.is_err() { return },
+            changed = heard.changed() => if changed.is_err() { return },
         }
     }
 }
 
 impl Inner {
+    /// Something came of the leader with this vote; raft decides whether it is the leader.
+    fn hears_of(&self, vote: Vote) {
+        self.heard
+            .send_if_modified(|heard| heard.replace(vote) != Some(vote));
+    }
+
     fn announce(&self, now: LeaderAndEpoch) {
         if *self.leader.borrow() == now {
             return;

@@ -14,6 +14,7 @@ use openraft::raft::{
 };
 use openraft::{AnyError, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use super::search::Asked;
 use super::state_machine::CheckpointFile;
@@ -133,7 +134,12 @@ pub(super) struct NetworkFactory {
     /// Knows where the members are: a voter may move while its stream goes on (UpdateRaftVoter).
     pub(super) store: Arc<Store>,
     pub(super) asked: Arc<Asked>,
+    pub(super) heard: Arc<Heard>,
 }
+
+/// The vote of the leader that was heard of since this voter last looked for another one. Raft itself takes the last leader that it
+/// knew for the leader until there is another, though it be dead, or was heard of before a restart.
+pub(super) type Heard = watch::Sender<Option<Vote>>;
 
 impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
     type Network = Peer;
@@ -143,6 +149,7 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
             transport: Arc::clone(&self.transport),
             store: Arc::clone(&self.store),
             asked: Arc::clone(&self.asked),
+            heard: Arc::clone(&self.heard),
             target,
             node: node.clone(),
         }
@@ -154,6 +161,7 @@ pub(super) struct Peer {
     transport: Arc<dyn Transport>,
     store: Arc<Store>,
     asked: Arc<Asked>,
+    heard: Arc<Heard>,
     target: u64,
     /// As it was when the stream began.
     node: VoterNode,
@@ -213,6 +221,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         rpc: VoteRequest<TypeConfig>,
         _: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.heard.send_if_modified(|heard| heard.take().is_some());
         match self.call(RaftRequest::PreVote(rpc)).await? {
             RaftResponse::PreVote(response) => Ok(response),
             _ => self.confused(),

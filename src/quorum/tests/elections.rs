@@ -207,6 +207,8 @@ impl Cluster {
         cut(&self.wires, leader, lonely);
         self.pass(4_000).await;
         assert_eq!(self.term(lonely), term, "its term ran away");
+        let known = self.log(lonely).leader().borrow().leader_id;
+        assert_eq!(known, None, "it hears of nobody");
         self.wires.heal();
         self.pass(1_500).await;
         assert_eq!(

@@ -298,6 +298,20 @@ async fn three_voters_elect_replicate_fail_over_and_catch_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_voter_that_starts_alone_does_not_take_whom_it_once_knew_for_the_leader() {
+    let dirs: Vec<TempDir> = (0..3).map(|_| TempDir::new().unwrap()).collect();
+    let (quorum, logs) = Quorum::led_by_the_first(&dirs).await;
+    for log in logs {
+        log.shutdown().await.unwrap();
+    }
+    let alone = quorum.open(&dirs[1], 2).await;
+    let mut leader = alone.leader();
+    let known = leader.wait_for(|now| now.leader_id.is_some());
+    let elections = Duration::from_secs(2);
+    assert!(tokio::time::timeout(elections, known).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_with_an_empty_disk_catches_up_under_the_same_leader() {
     let quorum = Quorum::new().await;
     let dirs: Vec<TempDir> = (0..3).map(|_| TempDir::new().unwrap()).collect();
