@@ -153,7 +153,9 @@ async fn propose_all_the_time(log: Arc<OpenraftMetaLog>, stop: Arc<AtomicBool>) 
         for (expected, result) in results.await {
             match result {
                 Ok(last_offset) => {
-                    assert_eq!(last_offset, expected + 1, "where it was to be");
+                    // Or one further, if a change of the members was queued between the question and the proposal.
+                    let at = [expected + 1, expected + 2];
+                    assert!(at.contains(&last_offset), "{last_offset}, not {at:?}");
                     committed += 1;
                 }
                 // Leadership is moving; what was behind fails too. Nothing else makes a proposal fail.
