@@ -232,15 +232,14 @@ impl EventLoop {
         });
         if image_is_halfway {
             info!("ending the metadata transaction of another controller");
-            self.propose(batches::abort(), None);
+            self.decide(|_| batches::abort());
         }
         if fresh {
             info!("writing the first records of a new cluster");
-            let settings = &self.params.settings;
-            let min_insync_replicas = settings.config.min_insync_replicas;
-            let records =
-                feature_control::bootstrap_records(&settings.formatted, min_insync_replicas);
-            self.propose(records, None);
+            self.decide(|turn| {
+                let min_insync_replicas = turn.settings.config.min_insync_replicas;
+                feature_control::bootstrap_records(&turn.settings.formatted, min_insync_replicas)
+            });
         }
     }
 
@@ -266,15 +265,31 @@ impl EventLoop {
             return;
         }
         metrics.started.fetch_add(1, Relaxed);
+        let log = Arc::clone(&self.params.log);
+        let end_held = log.hold_end();
         match self.run_turn(|turn| operation.run(turn)) {
             Some(records) => self.propose(records, Some(operation)),
             None => operation.complete(Err(not_controller())),
         }
+        drop(end_held);
         let took_ms = self.params.clock.monotonic_ms() - began_ms;
         metrics.processing_ms.record(took_ms);
     }
 
-    /// Lets `decide` look at the newest state; none when this node is not active.
+    /// Proposes what `decide` says to the newest state. Returns whether that is anything.
+    fn decide(&mut self, decide: impl FnOnce(&mut Turn<'_>) -> Vec<MetadataRecord>) -> bool {
+        let log = Arc::clone(&self.params.log);
+        let _end_held = log.hold_end();
+        let records = self.run_turn(decide).unwrap_or_default();
+        let any = !records.is_empty();
+        if any {
+            self.propose(records, None);
+        }
+        any
+    }
+
+    /// Lets `decide` look at the newest state; none when this node is not active. Who proposes what it says holds the end
+    /// of the log since before.
     fn run_turn<R>(&mut self, decide: impl FnOnce(&mut Turn<'_>) -> R) -> Option<R> {
         let active = self.active.as_mut()?;
         if self.in_flight.is_empty() {
@@ -380,13 +395,9 @@ impl EventLoop {
         while let Some(mut periodic) = self.active.as_ref().map(|active| active.periodic)
             && periodic.next_ms() <= now_ms
         {
-            let records = self.run_turn(|turn| periodic.run(turn));
+            self.decide(|turn| periodic.run(turn));
             if let Some(active) = &mut self.active {
                 active.periodic = periodic;
-            }
-            let records = records.unwrap_or_default();
-            if !records.is_empty() {
-                self.propose(records, None);
             }
         }
     }
@@ -398,12 +409,7 @@ impl EventLoop {
 
     fn fence_stale_brokers(&mut self) {
         // One broker at a time: each decision must see the one before.
-        while let Some(records) = self.run_turn(cluster_control::fence_stale_broker) {
-            if records.is_empty() {
-                return;
-            }
-            self.propose(records, None);
-        }
+        while self.decide(cluster_control::fence_stale_broker) {}
     }
 }
 

@@ -416,7 +416,7 @@ impl Inner {
         self.queue_members(turn, epoch, next, None).map(|_| ())
     }
 
-    /// Sends new members behind all proposals made so far.
+    /// Sends new members behind all proposals made so far; waits while somebody holds the end of the log.
     fn queue_members(
         &self,
         turn: MembersTurn,
@@ -425,6 +425,7 @@ impl Inner {
         described: Option<(u64, VoterNode)>,
     ) -> Result<oneshot::Receiver<Outcome>, VoterChangeError> {
         let (reply, outcome) = oneshot::channel();
+        let _held = lock(&self.end_held);
         let mut proposals = lock(&self.proposals);
         if !proposals.leads(epoch) || proposals.failed {
             return Err(VoterChangeError::NotLeader);

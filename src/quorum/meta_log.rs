@@ -31,7 +31,7 @@ use super::types::{
 use super::voters::{VoterChange, VoterChangeError};
 use super::writer::Command;
 use super::{
-    BoxFuture, Committed, LeaderAndEpoch, MetaLog, ProposeError, QuorumInfo, ReplicaState,
+    BoxFuture, Committed, EndHeld, LeaderAndEpoch, MetaLog, ProposeError, QuorumInfo, ReplicaState,
     SnapshotError, TypeConfig, VoterWait,
 };
 use super::{subscriber, succession};
@@ -101,6 +101,8 @@ pub(super) struct Inner {
     /// Who follows the log without a vote, while this node leads.
     pub(super) observers: Mutex<Observers>,
     pub(super) proposals: Mutex<Proposals>,
+    /// See [`MetaLog::hold_end`].
+    pub(super) end_held: Mutex<()>,
     pub(super) forward: mpsc::UnboundedSender<Forward>,
     /// Held while the quorum's voters change: one change at a time.
     pub(super) voters_turn: Arc<tokio::sync::Mutex<()>>,
@@ -164,6 +166,7 @@ impl OpenraftMetaLog {
             heard,
             observers: Mutex::default(),
             proposals: Mutex::default(),
+            end_held: Mutex::default(),
             forward,
             voters_turn: Arc::default(),
             members_turn: Arc::default(),
@@ -502,6 +505,10 @@ impl MetaLog for OpenraftMetaLog {
             return proposals.next_offset;
         }
         self.inner.store.state().end_offset()
+    }
+
+    fn hold_end(&self) -> EndHeld<'_> {
+        Some(lock(&self.inner.end_held))
     }
 
     fn leader(&self) -> watch::Receiver<LeaderAndEpoch> {

@@ -57,7 +57,7 @@ pub mod pure {
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -67,6 +67,9 @@ use crate::types::{BrokerId, LeaderEpoch, Offset, TimestampMs, Uuid};
 
 /// A future on the heap, as an object-safe trait has to return it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Holds the end of a log; nothing where nobody else could move it.
+pub type EndHeld<'a> = Option<MutexGuard<'a, ()>>;
 
 /// The most records of one proposal, hence of one batch (`QuorumController.MAX_RECORDS_PER_USER_OP`).
 pub const RECORDS_PER_BATCH_MAX: usize = 10_000;
@@ -78,7 +81,8 @@ pub trait MetaLog: Send + Sync + 'static {
     /// Calls are ordered: what is proposed first gets the lower offsets, whatever the order in
     /// which the futures are polled (or dropped: a proposal is on its way once this returns).
     /// After the first failed proposal of an epoch all later ones of that epoch fail too, because
-    /// they may build on it; so a proposal's first offset is what [`MetaLog::end_offset`] was.
+    /// they may build on it; so a proposal's first offset is what [`MetaLog::end_offset`] was, if
+    /// [`MetaLog::hold_end`] held it there.
     fn propose(
         &self,
         epoch: LeaderEpoch,
@@ -88,6 +92,10 @@ pub trait MetaLog: Send + Sync + 'static {
     /// The offset that the first record of the next proposal gets, while this node leads. The
     /// controller needs it in advance: a broker's epoch is the offset of its registration.
     fn end_offset(&self) -> Offset;
+
+    /// While it is held, only [`MetaLog::propose`] moves the end: a change of the voters, which takes an offset too,
+    /// waits. Whoever decides on the end holds it until what it decided is proposed, and for no longer than that takes.
+    fn hold_end(&self) -> EndHeld<'_>;
 
     /// Who leads. This node is announced as the leader of an epoch only when the epoch's first
     /// batch is committed, so a subscriber that reached [`MetaLog::end_offset`] has then seen

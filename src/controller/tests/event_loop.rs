@@ -17,14 +17,15 @@ use crate::protocol::metadata_records::{
     AbortTransactionRecord, BeginTransactionRecord, EndTransactionRecord, TopicRecord,
 };
 use crate::quorum::{
-    BoxFuture, Committed, LeaderAndEpoch, MetaLog, ProposeError, QuorumInfo, SnapshotError,
-    VoterEndpoint,
+    BoxFuture, Committed, EndHeld, LeaderAndEpoch, MetaLog, ProposeError, QuorumInfo,
+    SnapshotError, VoterEndpoint,
 };
 use crate::types::LeaderEpoch;
 
 /// A metadata log in memory with one voter. Batches are committed at once, or when the test says so.
 pub(super) struct MemoryLog {
     leader: watch::Sender<LeaderAndEpoch>,
+    end_held: Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -52,6 +53,7 @@ impl MemoryLog {
         });
         Arc::new(Self {
             leader,
+            end_held: Mutex::default(),
             state: Mutex::default(),
         })
     }
@@ -107,6 +109,7 @@ impl MetaLog for MemoryLog {
         epoch: LeaderEpoch,
         records: Vec<MetadataRecord>,
     ) -> BoxFuture<'static, Result<Offset, ProposeError>> {
+        assert!(self.end_held.try_lock().is_err(), "the end is held");
         if self.leader.borrow().epoch != epoch {
             return Box::pin(std::future::ready(Err(ProposeError::NotLeader)));
         }
@@ -138,6 +141,10 @@ impl MetaLog for MemoryLog {
 
     fn end_offset(&self) -> Offset {
         self.state.lock().expect("state").end_offset
+    }
+
+    fn hold_end(&self) -> EndHeld<'_> {
+        Some(self.end_held.lock().expect("the end"))
     }
 
     fn leader(&self) -> watch::Receiver<LeaderAndEpoch> {

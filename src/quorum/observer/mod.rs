@@ -28,7 +28,7 @@ use super::store::lock;
 use super::types::{VoterEndpoint, node_id};
 use super::vote_file;
 use super::{
-    BoxFuture, Committed, LeaderAndEpoch, MetaLog, ProposeError, QuorumError, QuorumInfo,
+    BoxFuture, Committed, EndHeld, LeaderAndEpoch, MetaLog, ProposeError, QuorumError, QuorumInfo,
     ReplicaState, SnapshotError,
 };
 use crate::clock::Clock;
@@ -237,6 +237,10 @@ impl MetaLog for Observer {
 
     fn end_offset(&self) -> Offset {
         lock(&self.inner.log).end_offset()
+    }
+
+    fn hold_end(&self) -> EndHeld<'_> {
+        None
     }
 
     /// Announced once a fetch from it has succeeded.

@@ -146,6 +146,7 @@ async fn propose_all_the_time(log: Arc<OpenraftMetaLog>, stop: Arc<AtomicBool>) 
         }
         // Several are on their way at once, so that changes of the members get in between.
         let results = futures_util::future::join_all((0..8).map(|_| {
+            let _held = log.hold_end();
             let expected = log.end_offset();
             let proposed = log.propose(now.epoch, topics(&["t", "t"]));
             async move { (expected, proposed.await) }
@@ -217,6 +218,26 @@ async fn a_quorum_grows_loses_its_leader_and_a_disk_and_starts_again() {
     assert_eq!(names.last().unwrap(), "last");
     leader.change_voters(places[0].add(11), WAIT).await.unwrap();
     assert_eq!(members(leader), (vec![1, 2, 3], vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_the_members_waits_while_the_end_is_held() {
+    let places = [Place::new(1).await, Place::new(2).await];
+    let dirs: Vec<TempDir> = (0..2).map(|_| TempDir::new().unwrap()).collect();
+    let one = places[0].open(&dirs[0], 11, None).await;
+    wait_for_any_leader(&[Arc::clone(&one)]).await;
+    let epoch = one.leader().borrow().epoch;
+    let held = one.hold_end();
+    let end = one.end_offset();
+    let _two = places[1].open(&dirs[1], 12, Some(&places[0])).await;
+    // Time enough for it to ask.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(one.end_offset(), end);
+    let proposed = one.propose(epoch, topics(&["a", "b"]));
+    drop(held);
+    assert_eq!(proposed.await, Ok(end + 1));
+    eventually("it observes", || members(&one) == (vec![1], vec![2])).await;
+    assert!(one.end_offset() > end + 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
