@@ -124,15 +124,15 @@ ktool() {
 # ---- processes ----------------------------------------------------------------------------------------------------
 
 # free_port : prints a loopback port nobody listens on, below the range that outgoing connections use. Each of scripts/test's LANES
-# has a range of its own: a port of a broker that is down for a moment is not given to a test that runs beside.
+# has a range of its own: a port of a broker that is down for a moment is not given to a test that runs beside. None is given twice.
 free_port() {
     local port count=$((17000 / ${LANES:-1})) from
     from=$((15000 + ${LANE:-0} * count))
     while :; do
         port=$((from + (RANDOM * 32768 + RANDOM) % count))
-        (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
+        grep -qsx "$port" "$OTTLA_TMP/ports" || (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
     done
-    echo "$port"
+    echo "$port" | tee -a "${OTTLA_TMP:?scratch comes first}/ports"
 }
 
 OTTLA_TMP=
