@@ -48,6 +48,8 @@ struct Contact {
     last_contact_ms: i64,
     /// Whether this controller has heard of it at all.
     heard: bool,
+    /// Nobody listened where it did, and it was not heard of since.
+    doubted: bool,
     /// Offset of its registration record.
     registered_at: Offset,
     /// How far the broker has applied the metadata.
@@ -68,6 +70,7 @@ impl Heartbeats {
         let contact = |broker: &BrokerRegistration| Contact {
             last_contact_ms: now_ms,
             heard: false,
+            doubted: false,
             registered_at: broker.epoch,
             metadata_offset: -1,
             controlled_shutdown_at: Offset::MAX,
@@ -144,6 +147,7 @@ pub fn register_broker(
     let contact = Contact {
         last_contact_ms: turn.now_ms,
         heard: true,
+        doubted: false,
         registered_at: turn.last_offset(records.len()),
         metadata_offset: -1,
         controlled_shutdown_at: Offset::MAX,
@@ -337,10 +341,25 @@ pub fn broker_heartbeat(
     turn: &mut Turn<'_>,
     request: &BrokerHeartbeatRequest,
 ) -> Outcome<BrokerHeartbeatResponse> {
+    if may_be_last_word(turn, request) {
+        return Outcome::unchanged(BrokerHeartbeatResponse {
+            is_fenced: true,
+            ..BrokerHeartbeatResponse::default()
+        });
+    }
     match heartbeat_records(turn, request) {
         Ok((records, response)) => Outcome::new(records, response),
         Err(error) => Outcome::unchanged(failure::broker_heartbeat(&error)),
     }
+}
+
+/// What a process said before it died may come after its death was noticed, since the system sends it on: one heartbeat at
+/// most, for brokers wait for each answer. Who lives says more.
+fn may_be_last_word(turn: &mut Turn<'_>, request: &BrokerHeartbeatRequest) -> bool {
+    let broker = check_broker_epoch(turn.image, request.broker_id, request.broker_epoch);
+    let contact = turn.heartbeats.contacts.get_mut(&request.broker_id);
+    broker.is_ok_and(|broker| broker.fenced)
+        && contact.is_some_and(|contact| std::mem::take(&mut contact.doubted))
 }
 
 fn heartbeat_records(
@@ -358,6 +377,7 @@ fn heartbeat_records(
         .unwrap_or(Contact {
             last_contact_ms: turn.now_ms,
             heard: true,
+            doubted: false,
             registered_at: broker.epoch,
             metadata_offset: -1,
             controlled_shutdown_at: Offset::MAX,
@@ -396,6 +416,7 @@ fn heartbeat_records(
     let contact = Contact {
         last_contact_ms: turn.now_ms,
         heard: true,
+        doubted: false,
         metadata_offset: request.current_metadata_offset,
         controlled_shutdown_at: match next {
             State::ControlledShutdown if state != next => turn.last_offset(records.len()),
@@ -525,6 +546,7 @@ pub(super) fn end_session(turn: &mut Turn<'_>, gone: &Gone) {
     {
         tracing::warn!(broker_id = id, "nobody listens where the broker did");
         contact.last_contact_ms = ended_ms;
+        contact.doubted = true;
     }
 }
 

@@ -94,6 +94,37 @@ fn a_broker_whose_listener_is_gone_is_fenced_at_once() {
     }
 }
 
+/// Rule: fencing, registration
+#[test]
+fn the_last_word_of_a_dead_process_does_not_bring_it_back() {
+    for lives in [false, true] {
+        let mut cluster = Cluster::with_brokers(2);
+        let epoch = cluster.epoch(2);
+        let gone = Gone {
+            broker_id: 2,
+            broker_epoch: epoch,
+            was_connected: true,
+        };
+        cluster.run(|turn| {
+            cluster_control::end_session(turn, &gone);
+            Outcome::unchanged(())
+        });
+        cluster.expire();
+        let heard = cluster.heartbeat(2, epoch, |r| r);
+        assert_eq!((heard.error_code, heard.is_fenced), (0, true));
+        assert!(!cluster.image.cluster.is_active(2));
+        if lives {
+            assert!(!cluster.heartbeat(2, epoch, |r| r).is_fenced);
+            assert!(cluster.image.cluster.is_active(2));
+        } else {
+            // On an empty disk: nobody could know by its directories that the other is gone.
+            let mut elsewhere = registration(2, 99);
+            elsewhere.log_dirs = vec![Uuid::from_u128(9_999)];
+            assert!(cluster.register(elsewhere).is_ok());
+        }
+    }
+}
+
 /// Rule: registration, controller-failover
 #[test]
 fn a_new_controller_does_not_hold_sessions_it_has_not_seen() {
