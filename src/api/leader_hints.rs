@@ -69,9 +69,9 @@ impl<'a> LeaderHints<'a> {
     }
 }
 
-/// Where the broker listens, if it is alive.
+/// Where the broker listens, if it is alive, as far as this node knows.
 fn endpoint(view: &ClusterView, id: BrokerId) -> Option<LeaderEndpoint> {
-    let broker = view.image.cluster.broker(id).filter(|b| !b.fenced)?;
+    let broker = view.broker(id).filter(|b| !b.fenced)?;
     let endpoint = broker.listener(&view.listener)?;
     Some(LeaderEndpoint {
         node_id: id,

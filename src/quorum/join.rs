@@ -57,9 +57,13 @@ pub(super) async fn run(inner: Arc<Inner>, joining: Joining) {
 /// voter after a while. Fails when raft has stopped.
 async fn wait_until_needed(inner: &Inner, joining: &Joining) -> Result<Option<u64>, ()> {
     let mut metrics = inner.raft.server_metrics();
+    let mut announced = inner.leader.subscribe();
     let mut wait = Wait::default();
     loop {
+        // Raft takes the leader that it knew before a restart for the leader until there is another.
+        let is_heard = announced.borrow_and_update().leader_id.is_some();
         let leader = metrics.borrow_watched().current_leader;
+        let leader = leader.filter(|_| is_heard);
         let (members, _) = inner.members();
         let members = members.membership();
         let recorded = members.get_node(&inner.store.own_id());
@@ -75,9 +79,10 @@ async fn wait_until_needed(inner: &Inner, joining: &Joining) -> Result<Option<u6
             None => Duration::ZERO,
         };
         let until = wait.until(leader, patience, Instant::now());
-        match tokio::time::timeout_at(until, metrics.changed()).await {
-            Ok(changed) => changed.map_err(|_| ())?,
-            Err(_) => return Ok(leader),
+        tokio::select! {
+            changed = metrics.changed() => changed.map_err(|_| ())?,
+            changed = announced.changed() => changed.map_err(|_| ())?,
+            () = tokio::time::sleep_until(until) => return Ok(leader),
         }
     }
 }

@@ -454,10 +454,15 @@ async fn run_leader_watch(inner: Arc<Inner>) {
 }
 
 impl Inner {
-    /// Something came of the leader with this vote; raft decides whether it is the leader.
+    /// Something came of the leader with this vote; raft decides whether it is the leader. A deposed one is no news.
     fn hears_of(&self, vote: Vote) {
-        self.heard
-            .send_if_modified(|heard| heard.replace(vote) != Some(vote));
+        self.heard.send_if_modified(|heard| {
+            let is_news = *heard < Some(vote);
+            if is_news {
+                *heard = Some(vote);
+            }
+            is_news
+        });
     }
 
     fn announce(&self, now: LeaderAndEpoch) {

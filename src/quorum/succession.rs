@@ -4,8 +4,9 @@
 //! Every controller holds a connection to the controller listener of the leader. When that closes and nobody listens there any more,
 //! the voters stand for election one after the other, by their ids, so that they do not split the votes. Their requests for votes
 //! are marked as those of a leader that hands over: nobody need honour the lease of a process that is dead. Whoever lacks records
-//! leaves its turn to the next: it would be refused, and have used up the term that the next one stands in. A leader that does not answer, or that was never reached from here, is left to the
-//! timeouts: something may stand in between. Each leadership is judged so once at most.
+//! leaves its turn to the next: it would be refused, and have used up the term that the next one stands in. A leader that does not
+//! answer, or that was never reached from here, is left to the timeouts: something may stand in between. Each leadership is judged
+//! so once at most.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;

@@ -24,7 +24,7 @@ pub struct Lifeline(ArcSwapOption<TcpStream>);
 
 impl Lifeline {
     /// Resolves when a connection to `host:port` is refused: the machine answers, and nobody listens there. Tells whether
-    /// there had been a connection before, and then stays torn.
+    /// there had been a connection before. Until then it stays torn, but for one that closes again and again.
     ///
     /// A machine that does not answer, or a listener that closes connections, says nothing about the process.
     pub async fn until_refused(&self, host: &str, port: u16) -> bool {

@@ -230,8 +230,11 @@ async fn a_change_of_the_members_waits_while_the_end_is_held() {
     let held = one.hold_end();
     let end = one.end_offset();
     let _two = places[1].open(&dirs[1], 12, Some(&places[0])).await;
-    // Time enough for it to ask.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    eventually("its turn has come", || {
+        one.inner.members_turn.try_lock().is_err()
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(one.end_offset(), end);
     let proposed = one.propose(epoch, topics(&["a", "b"]));
     drop(held);
@@ -397,6 +400,26 @@ async fn changes_of_observers_build_on_each_other() {
     // All are forgotten in one go, one right after the other.
     one.forget_observers_silent_for(Duration::ZERO).await;
     eventually("nobody is left", || members(&one) == (vec![1], vec![])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_forgotten_while_it_was_away_observes_again() {
+    let places = [Place::new(1).await, Place::new(2).await];
+    let dirs: Vec<TempDir> = (0..2).map(|_| TempDir::new().unwrap()).collect();
+    let one = places[0].open(&dirs[0], 11, None).await;
+    let (_, epoch) = wait_for_any_leader(&[Arc::clone(&one)]).await;
+    let two = places[1].open(&dirs[1], 12, Some(&places[0])).await;
+    eventually("it observes", || members(&one) == (vec![1], vec![2])).await;
+    one.propose(epoch, topics(&["a"])).await.unwrap();
+    assert_eq!(collect(&mut two.subscribe(), 1).await, ["a"]);
+    two.shutdown().await.unwrap();
+    drop(two);
+    one.forget_observers_silent_for(Duration::ZERO).await;
+    eventually("it is forgotten", || members(&one) == (vec![1], vec![])).await;
+    one.propose(epoch, topics(&["b"])).await.unwrap();
+    let two = places[1].open(&dirs[1], 12, Some(&places[0])).await;
+    assert_eq!(collect(&mut two.subscribe(), 2).await, ["a", "b"]);
+    assert_eq!(members(&one), (vec![1], vec![2]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
