@@ -4,6 +4,7 @@
 //! state                 heartbeat asks for          next
 //! fenced                shutdown                    shutdown now
 //! fenced                to be unfenced, caught up   unfenced; leaderless partitions may elect it
+//! fenced                anything, first since its listener was gone   fenced: a process that died may have said it
 //! unfenced              fencing                     fenced; leaves ISRs
 //! unfenced              shutdown, leads nothing     shutdown now
 //! unfenced              shutdown, leads something   controlled shutdown; leaves ISRs

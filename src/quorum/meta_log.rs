@@ -101,7 +101,7 @@ pub(super) struct Inner {
     /// Who follows the log without a vote, while this node leads.
     pub(super) observers: Mutex<Observers>,
     pub(super) proposals: Mutex<Proposals>,
-    /// See [`MetaLog::hold_end`].
+    /// See [`MetaLog::hold_end`]. Locked before `proposals`, never behind it.
     pub(super) end_held: Mutex<()>,
     pub(super) forward: mpsc::UnboundedSender<Forward>,
     /// Held while the quorum's voters change: one change at a time.
