@@ -1,8 +1,8 @@
 //! Notices that a broker's process has died: the active controller holds a connection to the inter-broker listener of each
 //! unfenced broker. Kafka waits for the session to end, nine seconds by default.
 //!
-//! A broker whose listener refuses connections has no session any more, unless this controller has heard of it and could
-//! never connect: then something stands in between. Each registration is judged so once at most.
+//! A broker whose listener refuses connections has no session any more, unless this controller has heard of it more than
+//! once and could never connect: then something stands in between. Each registration is judged so once at most.
 
 use std::collections::BTreeMap;
 

@@ -47,8 +47,8 @@ const FIRST_DIRECTORY_ID: u128 = 100;
 struct Contact {
     /// When the broker was heard of, or when this controller took over.
     last_contact_ms: i64,
-    /// Whether this controller has heard of it at all.
-    heard: bool,
+    /// How often this controller has heard of it. Once may be what a process said before it died, see [`may_be_last_word`].
+    heard: u32,
     /// Nobody listened where it did, and it was not heard of since.
     doubted: bool,
     /// Offset of its registration record.
@@ -70,7 +70,7 @@ impl Heartbeats {
     pub fn start(image: &MetadataImage, now_ms: i64) -> Self {
         let contact = |broker: &BrokerRegistration| Contact {
             last_contact_ms: now_ms,
-            heard: false,
+            heard: 0,
             doubted: false,
             registered_at: broker.epoch,
             metadata_offset: -1,
@@ -94,7 +94,7 @@ impl Heartbeats {
 
     fn has_valid_session(&self, id: BrokerId, now_ms: i64, session_timeout_ms: i64) -> bool {
         self.contacts.get(&id).is_some_and(|contact| {
-            contact.heard && contact.last_contact_ms + session_timeout_ms > now_ms
+            contact.heard > 0 && contact.last_contact_ms + session_timeout_ms > now_ms
         })
     }
 
@@ -147,7 +147,7 @@ pub fn register_broker(
     };
     let contact = Contact {
         last_contact_ms: turn.now_ms,
-        heard: true,
+        heard: 1,
         doubted: false,
         registered_at: turn.last_offset(records.len()),
         metadata_offset: -1,
@@ -377,7 +377,7 @@ fn heartbeat_records(
         .copied()
         .unwrap_or(Contact {
             last_contact_ms: turn.now_ms,
-            heard: true,
+            heard: 0,
             doubted: false,
             registered_at: broker.epoch,
             metadata_offset: -1,
@@ -416,7 +416,7 @@ fn heartbeat_records(
     }
     let contact = Contact {
         last_contact_ms: turn.now_ms,
-        heard: true,
+        heard: contact.heard.saturating_add(1),
         doubted: false,
         metadata_offset: request.current_metadata_offset,
         controlled_shutdown_at: match next {
@@ -534,8 +534,8 @@ fn offline_directories(
     records.push(change.into());
 }
 
-/// A broker's listener refuses connections: its session is over, if it is the process that is registered and it could ever
-/// be connected to. `fence_stale_broker` does the rest.
+/// A broker's listener refuses connections: its session is over, if it is the process that is registered, and it could be
+/// connected to before or was heard of once at most. `fence_stale_broker` does the rest.
 pub(super) fn end_session(turn: &mut Turn<'_>, gone: &Gone) {
     let id = gone.broker_id;
     if check_broker_epoch(turn.image, id, gone.broker_epoch).is_err() {
@@ -543,7 +543,7 @@ pub(super) fn end_session(turn: &mut Turn<'_>, gone: &Gone) {
     }
     let ended_ms = turn.now_ms - session_timeout_ms(turn);
     if let Some(contact) = turn.heartbeats.contacts.get_mut(&id)
-        && (gone.was_connected || !contact.heard)
+        && (gone.was_connected || contact.heard <= 1)
     {
         tracing::warn!(broker_id = id, "nobody listens where the broker did");
         contact.last_contact_ms = ended_ms;

@@ -66,17 +66,21 @@ fn a_process_on_the_directories_of_another_replaces_it_at_once() {
 fn a_broker_whose_listener_is_gone_is_fenced_at_once() {
     // Connected before; heard of by this controller; the broker epoch that was watched, less the true one; fenced?
     for (was_connected, heard, older, fenced) in [
-        (true, true, 0, true),
-        (true, false, 0, true),
-        (false, false, 0, true),
+        (true, 2, 0, true),
+        (true, 0, 0, true),
+        (false, 0, 0, true),
+        // Said before it died, and sent on to a new controller by the system.
+        (false, 1, 0, true),
         // Heard of and never reached: something stands in between.
-        (false, true, 0, false),
+        (false, 2, 0, false),
         // The process before this one.
-        (true, true, 1, false),
+        (true, 2, 1, false),
     ] {
         let mut cluster = Cluster::with_brokers(2);
-        if !heard {
-            cluster.heartbeats = Heartbeats::start(&cluster.image, cluster.now_ms);
+        cluster.heartbeats = Heartbeats::start(&cluster.image, cluster.now_ms);
+        for _ in 0..heard {
+            let epoch = cluster.epoch(2);
+            assert!(!cluster.heartbeat(2, epoch, |r| r).is_fenced);
         }
         let gone = Gone {
             broker_id: 2,
