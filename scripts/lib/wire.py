@@ -6,7 +6,7 @@ import struct
 from collections import namedtuple
 
 Partition = namedtuple("Partition", "leader replicas isr")
-LIST_OFFSETS, METADATA, FIND_COORDINATOR, CREATE_TOPICS, DESCRIBE_QUORUM = 2, 3, 10, 19, 55
+LIST_OFFSETS, METADATA, FIND_COORDINATOR, CREATE_TOPICS, ELECT_LEADERS, DESCRIBE_QUORUM = 2, 3, 10, 19, 43, 55
 
 
 class Reader:
@@ -117,3 +117,12 @@ def create_topic(address, name, partitions, replicas, configs=(), timeout=30):
     (code,) = r.array(lambda: (r.string(), r.int(2), r.string())[1])
     if code != 0:
         raise OSError(f"creating {name}: error {code}")
+
+
+def elect_preferred(address, topic, partitions, timeout=10):
+    """Has the preferred replica of each partition lead; error codes by partition."""
+    body = struct.pack(">i", 1) + string(topic) + struct.pack(f">i{len(partitions)}i", len(partitions), *partitions)
+    r = call(address, ELECT_LEADERS, 0, body + struct.pack(">i", timeout * 1000), timeout)
+    r.int(4)
+    ((_, codes),) = r.array(lambda: (r.string(), r.array(lambda: (r.int(4), r.int(2), r.string())[:2])))
+    return dict(codes)

@@ -4,6 +4,10 @@
 //! dead one again, librdkafka tries that for a second or two. So a broker that vanished looks as if it were not registered: its
 //! partitions have no leader for now (LEADER_NOT_AVAILABLE, as Kafka says of brokers that are not alive), and clients ask again soon.
 //! Such a client may ask even before this node's own connection to the dead broker was looked at; who answers looks at it then.
+//!
+//! Neither of two other answers is better for librdkafka 2.16. To wait for the new leaders: together with a broker that is not listed
+//! any more it forgets who took over, and asks again only when its next second begins. To wait, and list the broker all the same: it
+//! remembers how often it could not connect to it, and waits for up to ten seconds when that one is back and leads again.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};

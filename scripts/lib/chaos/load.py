@@ -36,6 +36,11 @@ class Gaps:
         with self.lock:
             self.longest, self.since = {}, time.monotonic()
 
+    def all_since(self, moment):
+        """Whether every kind was seen after `moment`."""
+        with self.lock:
+            return all(last > moment for last in self.last.values())
+
     def worst(self):
         """Longest gap since `restart` in seconds, one that still lasts included, and what it was in."""
         now = time.monotonic()

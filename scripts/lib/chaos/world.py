@@ -79,6 +79,20 @@ class World:
         self.cluster.until("every replica in sync on every node", lambda: self.cluster.in_sync(*WATCHED), 90)
         return time.monotonic() - self.back
 
+    def flowing(self):
+        """Waits until every producer is acknowledged again in every partition: a client that still waits for its next attempt
+        to connect does so because of this fault, not of the next one."""
+        now = time.monotonic()
+        self.cluster.until("every producer acknowledged in every partition", lambda: self.load.acks.all_since(now), 60)
+
+    def spread(self):
+        """Where one node leads everything its clients know no other. librdkafka then looks for one in steps of a second, once that
+        node dies. Kafka elects the preferred leaders every five minutes; here a cycle takes seconds."""
+        leaders = {state.leader for state in self.cluster.partitions(TOPIC).values()}
+        if len(leaders) == 1:
+            self.cluster.ask(lambda address: wire.elect_preferred(address, TOPIC, range(PARTITIONS)))
+            self.flowing()
+
     def end(self):
         """Ends the load and the nodes; what is wrong then, as lines."""
         self.load.stop()
