@@ -247,6 +247,9 @@ async fn a_voter_that_lacks_records_leaves_the_succession_to_the_next() {
     let second = std::mem::take(&mut *lock(&quorum.seats[&2]));
     first.propose(epoch, topics(&["a"])).await.unwrap();
     first.end_raft().await;
+    drop(first);
+    // What the first had sent by then, or was sending again, is to find nobody either.
+    tokio::time::sleep(2 * SILENCE).await;
     *lock(&quorum.seats[&2]) = second;
     quorum.listeners.remove(&1);
     let (next, epoch) = wait_for_any_leader(&logs).await;
