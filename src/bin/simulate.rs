@@ -75,7 +75,6 @@ fn find_bugs(from: u64) -> bool {
             }
             Shown::Simulated(bug) => println!("      {scenario}: found here as {bug:?}"),
             Shown::Tested(test) => println!("      {scenario}: found by the test {test}"),
-            Shown::Missing(reason) => println!("      {scenario}: NOT SHOWN, {reason}"),
         }
     }
     println!(

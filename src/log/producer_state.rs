@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::cleaner::LastRecord;
+#[cfg(test)]
+use super::tests::transactions;
 use super::{AbortedTxn, ActiveProducer};
 use crate::protocol::batch::{AppendOrigin, BatchHeader};
 use crate::protocol::{Error, ErrorCode};
@@ -108,7 +110,7 @@ impl ProducerEntry {
 
     fn check_epoch(&self, id: ProducerId, epoch: ProducerEpoch) -> Result<(), Error> {
         #[cfg(test)]
-        if super::tests::transactions::takes_old_epochs() {
+        if transactions::is_planted(transactions::Planted::TakesOldEpochs) {
             return Ok(());
         }
         if epoch < self.epoch {
@@ -259,6 +261,8 @@ impl ProducerState {
         let is_repeated = epoch == entry.epoch
             && (entry.current_txn_first_offset < 0 || epoch == ProducerEpoch::MAX);
         let is_old = epoch < entry.epoch || transaction_version >= 2 && epoch == entry.epoch;
+        #[cfg(test)]
+        let is_old = is_old && !transactions::is_planted(transactions::Planted::TakesOldMarkers);
         if is_old && !(transaction_version >= 2 && is_repeated) {
             return Err(Error::new(
                 ErrorCode::InvalidProducerEpoch,

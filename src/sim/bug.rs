@@ -86,8 +86,6 @@ pub enum Shown {
     Simulated(Bug),
     /// In a unit test, which plants it itself: what it is about is not simulated.
     Tested(&'static str),
-    /// Nowhere, and why.
-    Missing(&'static str),
 }
 
 /// The scenarios of other systems' bugs that must each be found when they are put back in.
@@ -117,8 +115,8 @@ pub const SCENARIOS: [(&str, Shown); 10] = [
         Shown::Tested("log::tests::transactions::a_late_batch_leaves_no_transaction_hanging"),
     ),
     (
-        "S16 delayed EndTxn ends the next transaction (KIP-890)",
-        Shown::Missing("there is no transaction coordinator yet"),
+        "S16 delayed end of a transaction ends the next one (KIP-890), as the log sees it",
+        Shown::Tested("log::tests::transactions::a_late_marker_ends_no_later_transaction"),
     ),
     (
         "S18 producers' sequences lost with the leader",

@@ -10,12 +10,28 @@ use crate::protocol::ErrorCode;
 use crate::protocol::batch::{TransactionMarker, control_batch};
 
 thread_local! {
-    static TAKES_OLD_EPOCHS: Cell<bool> = const { Cell::new(false) };
+    static PLANTED: Cell<Option<Planted>> = const { Cell::new(None) };
 }
 
-/// A bug planted in this thread: producers' epochs may go back.
-pub fn takes_old_epochs() -> bool {
-    TAKES_OLD_EPOCHS.get()
+/// A bug planted in this thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// Producers' epochs may go back.
+    TakesOldEpochs,
+    /// A marker of version 2 needs no higher epoch than the records that it ends.
+    TakesOldMarkers,
+}
+
+pub fn is_planted(bug: Planted) -> bool {
+    PLANTED.get() == Some(bug)
+}
+
+/// What `run` returns with the bug planted.
+fn with_planted<T>(bug: Planted, run: impl FnOnce() -> T) -> T {
+    PLANTED.set(Some(bug));
+    let result = run();
+    PLANTED.set(None);
+    result
 }
 
 /// A log with a naive account of its transactions beside it.
@@ -358,10 +374,39 @@ fn late_batch() -> (Result<Offset, ErrorCode>, (Offset, Offset)) {
 #[test]
 fn a_late_batch_leaves_no_transaction_hanging() {
     assert_eq!(late_batch(), (Err(ErrorCode::InvalidProducerEpoch), (1, 1)));
-    TAKES_OLD_EPOCHS.set(true);
-    let planted = late_batch();
-    TAKES_OLD_EPOCHS.set(false);
+    let planted = with_planted(Planted::TakesOldEpochs, late_batch);
     assert_eq!(planted, (Ok(1), (1, 2)), "nobody would ever end it");
+}
+
+/// A transaction was ended, the next one has begun, and the marker of the first comes once more (KIP-890). Version 2 raises the
+/// producer's epoch with each end. What the log answers, and how far it is stable of how much.
+fn late_marker() -> (Result<Offset, ErrorCode>, (Offset, Offset)) {
+    let (_dir, _, account) = fresh();
+    let mut log = account.log;
+    let begin = |log: &mut Log, epoch: i16| {
+        let mut builder = BatchBuilder::new()
+            .producer(1, epoch, 0)
+            .transactional(true);
+        builder.append(NOW, None, None);
+        append(log, valid(builder.build()));
+    };
+    begin(&mut log, 0);
+    assert_eq!(end(&mut log, (1, 0, 2)), Ok(1));
+    begin(&mut log, 1);
+    let answer = end(&mut log, (1, 0, 2));
+    let next_offset = log.next_offset();
+    (answer, (log.last_stable_offset(next_offset), next_offset))
+}
+
+/// Rule: late-marker
+#[test]
+fn a_late_marker_ends_no_later_transaction() {
+    assert_eq!(
+        late_marker(),
+        (Err(ErrorCode::InvalidProducerEpoch), (2, 3))
+    );
+    let planted = with_planted(Planted::TakesOldMarkers, late_marker);
+    assert_eq!(planted, (Ok(3), (4, 4)), "committed half way through");
 }
 
 #[test]
