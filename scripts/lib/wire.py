@@ -7,6 +7,7 @@ from collections import namedtuple
 
 Partition = namedtuple("Partition", "leader replicas isr")
 LIST_OFFSETS, METADATA, FIND_COORDINATOR, CREATE_TOPICS, ELECT_LEADERS, DESCRIBE_QUORUM = 2, 3, 10, 19, 43, 55
+ELECTION_NOT_NEEDED = 84
 
 
 class Reader:
@@ -120,9 +121,11 @@ def create_topic(address, name, partitions, replicas, configs=(), timeout=30):
 
 
 def elect_preferred(address, topic, partitions, timeout=10):
-    """Has the preferred replica of each partition lead; error codes by partition."""
+    """Has the preferred replica of each partition lead. OSError when one does not then."""
     body = struct.pack(">i", 1) + string(topic) + struct.pack(f">i{len(partitions)}i", len(partitions), *partitions)
     r = call(address, ELECT_LEADERS, 0, body + struct.pack(">i", timeout * 1000), timeout)
     r.int(4)
-    ((_, codes),) = r.array(lambda: (r.string(), r.array(lambda: (r.int(4), r.int(2), r.string())[:2])))
-    return dict(codes)
+    ((_, answers),) = r.array(lambda: (r.string(), r.array(lambda: (r.int(4), r.int(2), r.string()))))
+    failed = [answer for answer in answers if answer[1] not in (0, ELECTION_NOT_NEEDED)]
+    if failed:
+        raise OSError(f"electing leaders of {topic}: {failed}")

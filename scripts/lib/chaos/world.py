@@ -88,9 +88,15 @@ class World:
     def spread(self):
         """Where one node leads everything its clients know no other. librdkafka then looks for one in steps of a second, once that
         node dies. Kafka elects the preferred leaders every five minutes; here a cycle takes seconds."""
-        leaders = {state.leader for state in self.cluster.partitions(TOPIC).values()}
-        if len(leaders) == 1:
+        def leaders():
+            return {state.leader for state in self.cluster.partitions(TOPIC).values()}
+
+        def elected():
             self.cluster.ask(lambda address: wire.elect_preferred(address, TOPIC, range(PARTITIONS)))
+            return len(leaders()) > 1
+
+        if len(leaders()) == 1:
+            self.cluster.until("more than one node leads", elected)
             self.flowing()
 
     def end(self):
